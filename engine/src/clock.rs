@@ -1,0 +1,35 @@
+//! Time, injectable: nothing in the engine asks the system for it anywhere else.
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+/// A monotonic clock. Tests pass one that they move by hand.
+pub trait Clock: Debug + Send + Sync + 'static {
+    /// Time since some fixed moment.
+    fn now(&self) -> Duration;
+
+    /// Waits for `duration`.
+    fn sleep(&self, duration: Duration);
+}
+
+/// The system's monotonic clock.
+#[derive(Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        SystemClock { start: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}

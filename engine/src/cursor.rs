@@ -1,0 +1,52 @@
+//! The one iterator trait inside the engine.
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::key::{SeqNo, Trailer};
+
+/// A position in a sorted run of internal entries: a memtable, a block, a table, a level or a merge of those.
+///
+/// A new cursor is not positioned. `next` and `prev` may only be called while [`valid`](Cursor::valid); moving past either
+/// end makes the cursor invalid without an error. After an error the cursor is invalid, so damage can never look like the end:
+/// the caller holds the `Err`.
+///
+/// Entries are in internal order (key ascending, newest first). Several entries may share a user key.
+pub(crate) trait Cursor {
+    /// Whether the cursor stands on an entry.
+    fn valid(&self) -> bool;
+
+    /// The entry's user key. Only while valid.
+    fn key(&self) -> &[u8];
+
+    /// The first eight bytes of [`key`](Cursor::key) as [`crate::key::prefix_u64`] gives them. Only while valid.
+    fn key_prefix(&self) -> u64;
+
+    /// The entry's sequence number and kind. Only while valid.
+    fn trailer(&self) -> Trailer;
+
+    /// The entry's value (empty for a tombstone). Only while valid.
+    fn value(&self) -> &[u8];
+
+    /// The memory that [`value`](Cursor::value) lies in, when it may be pinned; `None` means copy it.
+    fn value_owner(&self) -> Option<&Bytes>;
+
+    /// Moves to the first entry.
+    fn seek_to_first(&mut self) -> Result<()>;
+
+    /// Moves to the last entry.
+    fn seek_to_last(&mut self) -> Result<()>;
+
+    /// Moves to the first entry at or after (`key`, `seqno`) in internal order: that is the newest entry of `key` with a
+    /// sequence number of at most `seqno`, or else the first entry of a larger key.
+    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()>;
+
+    /// Moves to the last entry whose user key is strictly less than `key`.
+    fn seek_before(&mut self, key: &[u8]) -> Result<()>;
+
+    /// Moves one entry forward.
+    fn next(&mut self) -> Result<()>;
+
+    /// Moves one entry backward.
+    fn prev(&mut self) -> Result<()>;
+}

@@ -1,0 +1,4 @@
+//! Skeleton.
+/// Skeleton.
+#[derive(Debug, Default)]
+pub struct OsFileSystem;

@@ -1,0 +1,36 @@
+//! Immutable sorted files (SSTables).
+
+use bytes::Bytes;
+
+use crate::key::SeqNo;
+
+/// What the manifest knows of a table without opening it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TableMeta {
+    /// The file's number; the file is `{number:06}.table`.
+    pub(crate) number: u64,
+    /// The file's length.
+    pub(crate) file_bytes: u64,
+    /// Keys and values as the user gave them.
+    pub(crate) user_bytes: u64,
+    /// Entries, tombstones included.
+    pub(crate) entries: u64,
+    pub(crate) tombstones: u64,
+    /// First and last user key, both in the table.
+    pub(crate) smallest: Bytes,
+    pub(crate) largest: Bytes,
+    pub(crate) min_seqno: SeqNo,
+    pub(crate) max_seqno: SeqNo,
+}
+
+impl TableMeta {
+    /// Whether the table's key range meets `smallest..=largest`.
+    pub(crate) fn overlaps(&self, smallest: &[u8], largest: &[u8]) -> bool {
+        self.smallest <= largest && self.largest >= smallest
+    }
+
+    /// Whether `key` lies in the table's key range.
+    pub(crate) fn covers(&self, key: &[u8]) -> bool {
+        self.overlaps(key, key)
+    }
+}
