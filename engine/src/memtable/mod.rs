@@ -1,1 +1,306 @@
-//! See the module map in `docs/architecture.md`.
+//! Sorted writes in memory: one memtable is the newest run of a keyspace's tree, until it is sealed and flushed to a table.
+//!
+//! One writer at a time (whoever holds the commit lock), any number of readers at the same time, which take no lock. A reader that has
+//! learned a sequence number (with acquire) from its publication (with release) finds every entry up to it.
+
+mod arena;
+mod filter;
+mod skiplist;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use arena::ArenaPool;
+use filter::AtomicFilter;
+use skiplist::{SkipList, SkipListCursor};
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::cursor::Cursor;
+use crate::error::Result;
+use crate::key::{Lookup, SeqNo, Trailer, hash_key};
+use crate::options::MemtableKind;
+
+/// How many bytes of memtable an entry is expected to take when the filter is sized.
+const EXPECTED_ENTRY_BYTES: usize = 100;
+
+/// The filter is built when the memtable holds a 256th of the entries it is sized for, but within these bounds: a smaller memtable is
+/// searched as fast, a filter must not outweigh the entries it is for, and the one write that builds it must not take long.
+const FILTER_THRESHOLD: (usize, usize) = (256, 4096);
+
+/// A structure that holds the entries of a memtable.
+trait Representation: Send + Sync + Sized + 'static {
+    /// A position that keeps `O`, which the representation lies in, alive.
+    type Cursor<O: Send + Sync + 'static>: Cursor + Send + 'static;
+
+    /// An empty one, which takes large chunks of memory from `pool`.
+    fn new(pool: &Arc<ArenaPool>) -> Self;
+
+    /// Adds an entry. `before_visible` runs before any reader can meet it, and never at the same time as that of another insertion. An entry with
+    /// the same key and trailer as one that is there changes nothing.
+    fn insert(&self, key: &[u8], trailer: Trailer, value: &[u8], before_visible: impl FnOnce(&Self));
+
+    /// The newest entry of a key at or below a sequence number.
+    fn get(&self, lookup: &Lookup) -> Option<(Trailer, &[u8])>;
+
+    /// Visits the user key of every entry, in order, versions included.
+    fn for_each_key(&self, visit: impl FnMut(&[u8]));
+
+    /// Memory held, in bytes, the allocator's overhead included as far as it can be told.
+    fn bytes(&self) -> usize;
+
+    /// A cursor over the representation that `part` finds in `owner`.
+    fn cursor<O: Send + Sync + 'static>(owner: Arc<O>, part: impl for<'a> FnOnce(&'a O) -> &'a Self)
+    -> Self::Cursor<O>;
+}
+
+/// The representations, so that a call costs no indirection.
+enum Entries {
+    SkipList(SkipList),
+}
+
+/// Counters of one memtable. One writer changes them, without read-modify-write; readers get figures.
+#[derive(Default)]
+struct Counters {
+    entries: AtomicU64,
+    tombstones: AtomicU64,
+    user_bytes: AtomicU64,
+    /// `!first_seqno`, so that 0 means none.
+    first_seqno_inverted: AtomicU64,
+    last_seqno: AtomicU64,
+}
+
+// All of Relaxed: insertions are ordered by the representation's lock, readers only want a figure; one who needs an exact one has sealed the
+// memtable, which synchronizes.
+impl Counters {
+    #[inline]
+    fn count(&self, trailer: Trailer, bytes: usize) {
+        let add = |counter: &AtomicU64, n| counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        let raise = |counter: &AtomicU64, n| counter.store(counter.load(Ordering::Relaxed).max(n), Ordering::Relaxed);
+        add(&self.entries, 1);
+        add(&self.tombstones, trailer.is_delete().into());
+        add(&self.user_bytes, bytes as u64);
+        raise(&self.first_seqno_inverted, !trailer.seqno());
+        raise(&self.last_seqno, trailer.seqno());
+    }
+}
+
+/// The newest writes of a keyspace, sorted, in memory.
+pub(crate) struct Memtable {
+    entries: Entries,
+    counters: Counters,
+    /// Published when it holds all keys that were there, and from then on gets each key before the key is visible.
+    filter: OnceLock<AtomicFilter>,
+    /// How many entries the filter will be sized for.
+    filter_keys: usize,
+}
+
+impl Memtable {
+    /// An empty memtable, which takes a few KiB until it is written to. `expected_bytes` is the size at which it will be sealed.
+    pub(crate) fn new(kind: MemtableKind, expected_bytes: usize, pool: &Arc<ArenaPool>) -> Self {
+        let entries = match kind {
+            MemtableKind::SkipList => Entries::SkipList(SkipList::new(pool)),
+        };
+        let filter_keys = (expected_bytes / EXPECTED_ENTRY_BYTES).max(FILTER_THRESHOLD.0);
+        Memtable { entries, counters: Counters::default(), filter: OnceLock::new(), filter_keys }
+    }
+
+    /// Adds an entry. The caller is the only writer, has checked the lengths against [`crate::MAX_KEY_BYTES`] and [`crate::MAX_VALUE_BYTES`], and
+    /// never adds the same sequence number twice.
+    #[inline]
+    pub(crate) fn insert(&self, key: &[u8], trailer: Trailer, value: &[u8]) {
+        match &self.entries {
+            Entries::SkipList(list) => list.insert(key, trailer, value, |list| self.account(list, key, trailer, value)),
+        }
+    }
+
+    #[inline]
+    fn account(&self, entries: &impl Representation, key: &[u8], trailer: Trailer, value: &[u8]) {
+        self.counters.count(trailer, key.len() + value.len());
+        match self.filter.get() {
+            Some(filter) => filter.insert(hash_key(key)),
+            None if self.entries() >= self.filter_threshold() => self.build_filter(entries, key),
+            None => {}
+        }
+    }
+
+    #[cold]
+    fn build_filter(&self, entries: &impl Representation, new_key: &[u8]) {
+        let filter = AtomicFilter::new(self.filter_keys);
+        entries.for_each_key(|key| filter.insert(hash_key(key)));
+        filter.insert(hash_key(new_key));
+        // It can only be taken by another writer, who cannot be: `before_visible` runs alone.
+        let _ = self.filter.set(filter);
+    }
+
+    fn filter_threshold(&self) -> u64 {
+        (self.filter_keys / 256).clamp(FILTER_THRESHOLD.0, FILTER_THRESHOLD.1) as u64
+    }
+
+    /// The newest entry of `lookup.key` with a sequence number of at most `lookup.seqno`: its trailer, and its value (empty for a tombstone).
+    #[inline]
+    pub(crate) fn get(&self, lookup: &Lookup) -> Option<(Trailer, &[u8])> {
+        if !self.may_contain(lookup.hash) {
+            return None;
+        }
+        match &self.entries {
+            Entries::SkipList(list) => list.get(lookup),
+        }
+    }
+
+    /// Whether a key with this [`hash_key`] may be here; never `false` for one that is.
+    #[inline]
+    pub(crate) fn may_contain(&self, hash: u64) -> bool {
+        self.filter.get().is_none_or(|filter| filter.may_contain(hash))
+    }
+
+    /// Asks the processor to fetch what [`may_contain`](Self::may_contain) will read.
+    #[inline]
+    pub(crate) fn prefetch_filter(&self, hash: u64) {
+        if let Some(filter) = self.filter.get() {
+            filter.prefetch(hash);
+        }
+    }
+
+    /// Memory held, in bytes: what the arena has reserved, nodes with the allocator's overhead (estimated), and the filter.
+    pub(crate) fn bytes(&self) -> usize {
+        let entries = match &self.entries {
+            Entries::SkipList(list) => list.bytes(),
+        };
+        size_of::<Self>() + entries + self.filter.get().map_or(0, AtomicFilter::bytes)
+    }
+
+    /// Entries, versions and tombstones included.
+    #[inline]
+    pub(crate) fn entries(&self) -> u64 {
+        self.counters.entries.load(Ordering::Relaxed)
+    }
+
+    /// Entries that are tombstones.
+    pub(crate) fn tombstones(&self) -> u64 {
+        self.counters.tombstones.load(Ordering::Relaxed)
+    }
+
+    /// Keys and values as the user gave them, in bytes.
+    pub(crate) fn user_bytes(&self) -> u64 {
+        self.counters.user_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing was added.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries() == 0
+    }
+
+    /// The smallest sequence number added, if any.
+    pub(crate) fn first_seqno(&self) -> Option<SeqNo> {
+        let inverted = self.counters.first_seqno_inverted.load(Ordering::Relaxed);
+        (inverted != 0).then_some(!inverted)
+    }
+
+    /// The largest sequence number added, if any.
+    pub(crate) fn last_seqno(&self) -> Option<SeqNo> {
+        (!self.is_empty()).then(|| self.counters.last_seqno.load(Ordering::Relaxed))
+    }
+}
+
+impl std::fmt::Debug for Memtable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seqnos = (self.first_seqno(), self.last_seqno());
+        f.debug_struct("Memtable").field("entries", &self.entries()).field("seqnos", &seqnos).finish_non_exhaustive()
+    }
+}
+
+/// A position in a memtable, which it keeps alive. Sees entries that are added behind it while it is used, so readers filter by sequence
+/// number. Values may not be pinned: they are copied out.
+pub(crate) struct MemtableCursor(Position);
+
+enum Position {
+    SkipList(SkipListCursor<Memtable>),
+}
+
+impl MemtableCursor {
+    /// A cursor that is not positioned yet.
+    pub(crate) fn new(memtable: Arc<Memtable>) -> Self {
+        match memtable.entries {
+            Entries::SkipList(_) => MemtableCursor(Position::SkipList(SkipList::cursor(memtable, |memtable| {
+                let Entries::SkipList(list) = &memtable.entries;
+                list
+            }))),
+        }
+    }
+}
+
+/// Hands a call to the cursor of the representation at hand.
+macro_rules! delegate {
+    ($self:ident.$call:ident($($argument:expr),*)) => {
+        match &$self.0 {
+            Position::SkipList(cursor) => cursor.$call($($argument),*),
+        }
+    };
+    (mut $self:ident.$call:ident($($argument:expr),*)) => {
+        match &mut $self.0 {
+            Position::SkipList(cursor) => cursor.$call($($argument),*),
+        }
+    };
+}
+
+impl Cursor for MemtableCursor {
+    #[inline]
+    fn valid(&self) -> bool {
+        delegate!(self.valid())
+    }
+
+    #[inline]
+    fn key(&self) -> &[u8] {
+        delegate!(self.key())
+    }
+
+    #[inline]
+    fn key_prefix(&self) -> u64 {
+        delegate!(self.key_prefix())
+    }
+
+    #[inline]
+    fn trailer(&self) -> Trailer {
+        delegate!(self.trailer())
+    }
+
+    #[inline]
+    fn value(&self) -> &[u8] {
+        delegate!(self.value())
+    }
+
+    #[inline]
+    fn value_owner(&self) -> Option<&Bytes> {
+        delegate!(self.value_owner())
+    }
+
+    fn seek_to_first(&mut self) -> Result<()> {
+        delegate!(mut self.seek_to_first())
+    }
+
+    fn seek_to_last(&mut self) -> Result<()> {
+        delegate!(mut self.seek_to_last())
+    }
+
+    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
+        delegate!(mut self.seek(key, seqno))
+    }
+
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        delegate!(mut self.seek_before(key))
+    }
+
+    #[inline]
+    fn next(&mut self) -> Result<()> {
+        delegate!(mut self.next())
+    }
+
+    #[inline]
+    fn prev(&mut self) -> Result<()> {
+        delegate!(mut self.prev())
+    }
+}

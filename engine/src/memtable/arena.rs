@@ -1,0 +1,233 @@
+//! Where a memtable's keys and values lie: chunks that only grow, never move, and are freed together.
+
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// The first chunk, in bytes: what a memtable with one small entry costs.
+const FIRST_CHUNK_BYTES: usize = 4 << 10;
+
+/// The size chunks double up to, in bytes, and the size the pool keeps.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// An entry of more bytes gets a chunk of its own, so that at most a quarter of a full-grown chunk is ever left unused.
+const LARGE_BYTES: usize = CHUNK_BYTES / 4;
+
+/// Asks the processor to fetch the cache line at `place`: a hint, for any address.
+#[inline(always)]
+pub(super) fn prefetch<T>(place: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing into the program and never faults, whatever the address; SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
+/// Uninitialised heap memory that stays where it is until it is dropped.
+#[derive(Debug)]
+struct Chunk {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: a chunk owns its memory and has no interior mutability; whoever holds it may free it, on any thread.
+unsafe impl Send for Chunk {}
+
+impl Chunk {
+    fn new(bytes: usize) -> Self {
+        let memory = Box::leak(Box::<[u8]>::new_uninit_slice(bytes));
+        Chunk { start: NonNull::from(memory).cast(), bytes }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        let memory = ptr::slice_from_raw_parts_mut(self.start.as_ptr().cast::<MaybeUninit<u8>>(), self.bytes);
+        // SAFETY: `new` leaked a box of exactly this pointer and length, and only this drop takes it back.
+        drop(unsafe { Box::from_raw(memory) });
+    }
+}
+
+/// Full-grown chunks of dropped memtables, kept for the next ones: their pages are mapped already, and a page fault for every 4 KiB
+/// of a new memtable is what they save.
+#[derive(Debug)]
+pub(crate) struct ArenaPool {
+    chunks: Mutex<Vec<Chunk>>,
+    max_chunks: usize,
+}
+
+impl ArenaPool {
+    /// A pool that keeps at most `max_bytes` of unused memory, in whole chunks of 1 MiB.
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        ArenaPool { chunks: Mutex::new(Vec::new()), max_chunks: max_bytes / CHUNK_BYTES }
+    }
+
+    /// The unused memory it holds now, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunks.lock().len() * CHUNK_BYTES
+    }
+
+    fn take(&self) -> Chunk {
+        let kept = self.chunks.lock().pop();
+        kept.unwrap_or_else(|| Chunk::new(CHUNK_BYTES))
+    }
+
+    fn give_back(&self, chunks: impl Iterator<Item = Chunk>) {
+        let mut kept = self.chunks.lock();
+        let room = self.max_chunks.saturating_sub(kept.len());
+        kept.extend(chunks.take(room));
+    }
+}
+
+/// A bump allocator for the bytes of one memtable. Nothing is freed before the arena itself, and then all at once.
+#[derive(Debug)]
+pub(super) struct Arena {
+    /// Where the next small entry goes; `free_bytes` are unused from here on.
+    free: NonNull<u8>,
+    free_bytes: usize,
+    next_chunk_bytes: usize,
+    reserved_bytes: usize,
+    chunks: Vec<Chunk>,
+    pool: Arc<ArenaPool>,
+}
+
+// SAFETY: `free` points into a chunk of `chunks`, which the arena owns; it is used only through `&mut self`.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    /// An arena without memory; the first entry reserves the first chunk.
+    pub(super) fn new(pool: &Arc<ArenaPool>) -> Self {
+        Arena {
+            free: NonNull::dangling(),
+            free_bytes: 0,
+            next_chunk_bytes: FIRST_CHUNK_BYTES,
+            reserved_bytes: 0,
+            chunks: Vec::new(),
+            pool: Arc::clone(pool),
+        }
+    }
+
+    /// Memory held, in bytes, used or not.
+    pub(super) fn reserved_bytes(&self) -> usize {
+        self.reserved_bytes
+    }
+
+    /// Copies `key` and, right after it, `value`. The answer points to the key and stays valid, with these contents, until the arena is dropped.
+    #[inline]
+    pub(super) fn copy(&mut self, key: &[u8], value: &[u8]) -> NonNull<u8> {
+        let bytes = key.len() + value.len();
+        let place = if bytes <= self.free_bytes { self.bump(bytes) } else { self.reserve(bytes) };
+        // SAFETY: `place` has room for `bytes` bytes of a chunk that nothing else was given, so it neither overlaps the arguments nor
+        // anything a reader sees.
+        unsafe {
+            ptr::copy_nonoverlapping(key.as_ptr(), place.as_ptr(), key.len());
+            ptr::copy_nonoverlapping(value.as_ptr(), place.as_ptr().add(key.len()), value.len());
+        }
+        place
+    }
+
+    /// Takes the next `bytes`, which must not be more than `free_bytes`.
+    #[inline]
+    fn bump(&mut self, bytes: usize) -> NonNull<u8> {
+        debug_assert!(bytes <= self.free_bytes);
+        let place = self.free;
+        self.free_bytes -= bytes;
+        // SAFETY: the caller checked that the chunk has `bytes` left, so the result lies in it or one past its end. (Without a chunk,
+        // `bytes` is 0.)
+        self.free = unsafe { place.add(bytes) };
+        place
+    }
+
+    #[cold]
+    fn reserve(&mut self, bytes: usize) -> NonNull<u8> {
+        if bytes > LARGE_BYTES {
+            // The current chunk stays current: what it has left serves the small entries that follow.
+            return self.keep(Chunk::new(bytes));
+        }
+        let chunk_bytes = self.next_chunk_bytes.max(bytes.next_power_of_two());
+        self.next_chunk_bytes = (chunk_bytes * 2).min(CHUNK_BYTES);
+        let chunk = if chunk_bytes == CHUNK_BYTES { self.pool.take() } else { Chunk::new(chunk_bytes) };
+        self.free = self.keep(chunk);
+        self.free_bytes = chunk_bytes;
+        self.bump(bytes)
+    }
+
+    fn keep(&mut self, chunk: Chunk) -> NonNull<u8> {
+        let start = chunk.start;
+        self.reserved_bytes += chunk.bytes;
+        self.chunks.push(chunk);
+        start
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        self.pool.give_back(self.chunks.drain(..).filter(|chunk| chunk.bytes == CHUNK_BYTES));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(place: NonNull<u8>, bytes: usize) -> Vec<u8> {
+        // SAFETY: the tests read what `copy` has just written, while the arena lives.
+        unsafe { std::slice::from_raw_parts(place.as_ptr(), bytes) }.to_vec()
+    }
+
+    #[test]
+    fn entries_of_all_sizes_keep_their_bytes_and_never_overlap() {
+        let mut arena = Arena::new(&Arc::new(ArenaPool::new(0)));
+        let sizes = [0, 1, 7, 100, 4095, 4096, 4097, 70_000, LARGE_BYTES, LARGE_BYTES + 1, 3 * CHUNK_BYTES, 0, 5];
+        let mut places = Vec::new();
+        for round in 0..20u8 {
+            for (i, &size) in sizes.iter().enumerate() {
+                let (key, value) = (vec![round; size / 2], vec![i as u8 ^ 0x55; size - size / 2]);
+                places.push((arena.copy(&key, &value), [key, value].concat()));
+            }
+        }
+        for (place, expected) in &places {
+            assert_eq!(&read(*place, expected.len()), expected);
+        }
+    }
+
+    #[test]
+    fn chunks_double_and_large_entries_do_not_end_the_current_chunk() {
+        let mut arena = Arena::new(&Arc::new(ArenaPool::new(0)));
+        assert_eq!(arena.reserved_bytes(), 0);
+        let first = arena.copy(b"k", b"v");
+        assert_eq!(arena.reserved_bytes(), FIRST_CHUNK_BYTES);
+        arena.copy(b"", &vec![0; LARGE_BYTES + 1]);
+        assert_eq!(arena.copy(b"k", b"v"), first.map_addr(|a| a.saturating_add(2)));
+        let mut chunks = Vec::new();
+        while chunks.last() != Some(&CHUNK_BYTES) {
+            let before = arena.reserved_bytes();
+            arena.copy(&[0; 100], b"");
+            chunks.extend(Some(arena.reserved_bytes() - before).filter(|&grown| grown > 0));
+        }
+        assert_eq!(chunks, (13..=20).map(|bits| 1 << bits).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_pool_keeps_full_grown_chunks_up_to_its_limit() {
+        let pool = Arc::new(ArenaPool::new(2 * CHUNK_BYTES));
+        let mut arena = Arena::new(&pool);
+        for _ in 0..30 {
+            arena.copy(b"", &[1; LARGE_BYTES]);
+        }
+        assert!(arena.chunks.len() > 4);
+        drop(arena);
+        assert_eq!(pool.bytes(), 2 * CHUNK_BYTES);
+        let mut arena = Arena::new(&pool);
+        for _ in 0..4 {
+            arena.copy(b"", &[1; LARGE_BYTES]);
+        }
+        assert_eq!(pool.bytes(), CHUNK_BYTES, "the second memtable took one");
+    }
+}

@@ -1,0 +1,257 @@
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+use crate::key::{MAX_SEQNO, ValueKind, prefix_u64};
+
+type Model = BTreeMap<(Vec<u8>, Reverse<Trailer>), Vec<u8>>;
+type Found = Option<(Vec<u8>, Trailer, Vec<u8>)>;
+
+fn memtable(expected_bytes: usize) -> Arc<Memtable> {
+    Arc::new(Memtable::new(MemtableKind::SkipList, expected_bytes, &Arc::new(ArenaPool::new(0))))
+}
+
+/// Keys that are empty, prefixes of each other, that tie in their first eight bytes, end in 0x00 or 0xff.
+fn random_key(rng: &mut StdRng) -> Vec<u8> {
+    let len = [0, 1, 2, 3, 7, 8, 9, 12, 16, 17, 40][rng.random_range(0..11)];
+    (0..len).map(|i| if i < 7 { [b'a', 0xff][rng.random_range(0..2)] } else { [0, b'a', 0xff][i % 3] }).collect()
+}
+
+fn fill(seed: u64, count: u64) -> (Arc<Memtable>, Model) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (memtable, mut model) = (memtable(1 << 20), Model::new());
+    for seqno in 1..=count {
+        let key = random_key(&mut rng);
+        let kind = if rng.random_bool(0.2) { ValueKind::Delete } else { ValueKind::Put };
+        let value = if kind == ValueKind::Put { vec![seqno as u8; rng.random_range(0..40)] } else { Vec::new() };
+        memtable.insert(&key, Trailer::new(seqno, kind), &value);
+        model.insert((key, Reverse(Trailer::new(seqno, kind))), value);
+    }
+    (memtable, model)
+}
+
+fn at(cursor: &impl Cursor) -> Found {
+    cursor.valid().then(|| {
+        assert_eq!(cursor.key_prefix(), prefix_u64(cursor.key()));
+        assert!(cursor.value_owner().is_none());
+        (cursor.key().to_vec(), cursor.trailer(), cursor.value().to_vec())
+    })
+}
+
+fn entry<'a>(pair: Option<(&'a (Vec<u8>, Reverse<Trailer>), &'a Vec<u8>)>) -> Found {
+    pair.map(|((key, trailer), value)| (key.clone(), trailer.0, value.clone()))
+}
+
+/// The key itself and the keys right before and after it.
+fn around(key: &[u8]) -> Vec<Vec<u8>> {
+    let mut keys = vec![key.to_vec(), [key, &[0]].concat()];
+    if let Some((last, rest)) = key.split_last() {
+        keys.push(rest.to_vec());
+        keys.extend(last.checked_sub(1).map(|less| [rest, &[less], &[0xff; 3]].concat()));
+    }
+    keys
+}
+
+#[test]
+fn gets_and_seeks_agree_with_a_model() {
+    for seed in 0..4 {
+        println!("seed {seed}");
+        let (memtable, model) = fill(seed, 1500);
+        let mut cursor = MemtableCursor::new(Arc::clone(&memtable));
+        let keys: Vec<_> =
+            model.keys().flat_map(|(key, trailer)| around(key).into_iter().map(|k| (k, *trailer))).collect();
+        for (key, Reverse(trailer)) in keys {
+            for seqno in [0, trailer.seqno() - 1, trailer.seqno(), trailer.seqno() + 1, MAX_SEQNO] {
+                let from = (key.clone(), Reverse(Trailer::seek(seqno)));
+                let expected = entry(model.range(&from..).next());
+                cursor.seek(&key, seqno).unwrap();
+                assert_eq!(at(&cursor), expected, "seek {key:?} {seqno}");
+                let got = memtable
+                    .get(&Lookup::new(&key, seqno))
+                    .map(|(trailer, value)| (key.clone(), trailer, value.to_vec()));
+                assert_eq!(got, expected.filter(|(found, ..)| *found == key), "get {key:?} {seqno}");
+            }
+            cursor.seek_before(&key).unwrap();
+            assert_eq!(at(&cursor), entry(model.range(..(key, Reverse(Trailer(u64::MAX)))).next_back()));
+        }
+    }
+}
+
+#[test]
+fn cursors_walk_both_ways_and_turn_anywhere() {
+    for seed in 10..14 {
+        println!("seed {seed}");
+        let (memtable, model) = fill(seed, 700);
+        let expected: Vec<Found> = model.iter().map(|pair| entry(Some(pair))).collect();
+        let mut cursor = MemtableCursor::new(memtable);
+        assert!(!cursor.valid());
+        cursor.seek_to_first().unwrap();
+        for found in &expected {
+            assert_eq!(at(&cursor), *found);
+            cursor.next().unwrap();
+        }
+        assert!(!cursor.valid());
+        cursor.seek_to_last().unwrap();
+        for found in expected.iter().rev() {
+            assert_eq!(at(&cursor), *found);
+            cursor.prev().unwrap();
+        }
+        assert!(!cursor.valid());
+
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut place = expected.len() / 2;
+        let (key, trailer, _) = expected[place].clone().unwrap();
+        cursor.seek(&key, trailer.seqno()).unwrap();
+        while place < expected.len() {
+            assert_eq!(at(&cursor), expected[place]);
+            if rng.random_bool(0.45) && place > 0 {
+                place -= 1;
+                cursor.prev().unwrap();
+            } else {
+                place += 1;
+                cursor.next().unwrap();
+            }
+        }
+        assert!(!cursor.valid());
+    }
+}
+
+/// All orders of inserting five entries: every link in both directions is right after each insertion.
+#[test]
+fn every_insertion_order_links_both_ways() {
+    let entries: [(&[u8], u64); 5] = [(b"", 1), (b"a", 4), (b"a", 2), (b"a\0", 3), (b"\xff", 5)];
+    for order in 0..5usize.pow(5) {
+        let order: Vec<usize> = (0..5).map(|i| order / 5usize.pow(i) % 5).collect();
+        let memtable = memtable(0);
+        let mut model = Model::new();
+        for &i in &order {
+            let (key, seqno) = entries[i];
+            let trailer = Trailer::new(seqno, ValueKind::Put);
+            // The same entry again changes nothing.
+            memtable.insert(key, trailer, &[seqno as u8; 3]);
+            model.insert((key.to_vec(), Reverse(trailer)), vec![seqno as u8; 3]);
+            let mut cursor = MemtableCursor::new(Arc::clone(&memtable));
+            let (mut forward, mut backward) = (Vec::new(), Vec::new());
+            cursor.seek_to_first().unwrap();
+            while let Some(found) = at(&cursor) {
+                forward.push(found);
+                cursor.next().unwrap();
+            }
+            cursor.seek_to_last().unwrap();
+            while let Some(found) = at(&cursor) {
+                backward.push(found);
+                cursor.prev().unwrap();
+            }
+            let expected: Vec<_> = model.iter().filter_map(|pair| entry(Some(pair))).collect();
+            assert_eq!(forward, expected, "{order:?}");
+            backward.reverse();
+            assert_eq!(backward, expected, "{order:?}");
+        }
+    }
+}
+
+/// Each reader checks that everything at or below a published number is there, in both directions, while the writer goes on.
+#[test]
+fn readers_see_a_prefix_of_the_insertions() {
+    const COUNT: u64 = 20_000;
+    let key = |seqno: u64| (seqno.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20).to_be_bytes();
+    let memtable = memtable(100 * COUNT as usize);
+    let published = AtomicU64::new(0);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for reader in 0..3 {
+            let (memtable, published, done) = (&memtable, &published, &done);
+            scope.spawn(move || {
+                let mut rng = StdRng::seed_from_u64(reader);
+                let mut cursor = MemtableCursor::new(Arc::clone(memtable));
+                while !done.load(Ordering::Acquire) {
+                    let visible = published.load(Ordering::Acquire);
+                    for _ in 0..50.min(visible) {
+                        let seqno = rng.random_range(1..=visible);
+                        let (found, value) = memtable.get(&Lookup::new(&key(seqno), visible)).expect("published");
+                        assert_eq!((found.seqno(), value), (seqno, &seqno.to_le_bytes()[..]));
+                    }
+                    let mut seen = 0;
+                    let mut last = None;
+                    let backward = reader == 0;
+                    if backward { cursor.seek_to_last() } else { cursor.seek_to_first() }.unwrap();
+                    while cursor.valid() {
+                        let key = cursor.key().to_vec();
+                        assert!(last.is_none_or(|last| if backward { key < last } else { key > last }));
+                        seen += u64::from(cursor.trailer().seqno() <= visible);
+                        if backward { cursor.prev() } else { cursor.next() }.unwrap();
+                        last = Some(key);
+                    }
+                    assert_eq!(seen, visible);
+                }
+            });
+        }
+        for seqno in 1..=COUNT {
+            memtable.insert(&key(seqno), Trailer::new(seqno, ValueKind::Put), &seqno.to_le_bytes());
+            published.store(seqno, Ordering::Release);
+        }
+        done.store(true, Ordering::Release);
+    });
+    assert_eq!(memtable.entries(), COUNT);
+}
+
+#[test]
+fn the_filter_never_hides_a_key_and_spares_most_searches() {
+    let memtable = memtable(100 * 10_000);
+    for seqno in 1..=10_000u64 {
+        memtable.insert(&seqno.to_be_bytes(), Trailer::new(seqno, ValueKind::Put), b"");
+        assert_eq!(memtable.filter.get().is_none(), seqno < FILTER_THRESHOLD.0 as u64);
+        assert!(memtable.get(&Lookup::new(&seqno.to_be_bytes(), seqno)).is_some());
+    }
+    let hash = |n: u64| hash_key(&n.to_be_bytes());
+    (1..=10_000).for_each(|n| memtable.prefetch_filter(hash(n)));
+    assert!((1..=10_000).all(|n| memtable.may_contain(hash(n))));
+    let passed = (20_000..120_000).filter(|&n| memtable.may_contain(hash(n))).count();
+    assert!(passed < 2_000, "{passed} of 100,000 pass");
+}
+
+#[test]
+fn counters_tell_what_was_added() {
+    let memtable = memtable(1 << 20);
+    assert!(memtable.is_empty() && memtable.bytes() < 4096);
+    assert_eq!((memtable.first_seqno(), memtable.last_seqno()), (None, None));
+    memtable.insert(b"key", Trailer::new(7, ValueKind::Put), b"value");
+    memtable.insert(b"key", Trailer::new(8, ValueKind::Delete), b"");
+    assert_eq!((memtable.entries(), memtable.tombstones(), memtable.user_bytes()), (2, 1, 11));
+    assert_eq!((memtable.first_seqno(), memtable.last_seqno()), (Some(7), Some(8)));
+    assert!((4096..10_000).contains(&memtable.bytes()), "{memtable:?}");
+    memtable.insert(b"large", Trailer::new(9, ValueKind::Put), &vec![1; 1 << 20]);
+    assert!(memtable.bytes() > 1 << 20);
+}
+
+#[test]
+fn cursors_keep_their_memtable_and_move_between_threads() {
+    let (memtable, model) = fill(99, 300);
+    let mut cursor = MemtableCursor::new(Arc::clone(&memtable));
+    cursor.seek_to_first().unwrap();
+    let weak = Arc::downgrade(&memtable);
+    drop(memtable);
+    let walked = std::thread::spawn(move || {
+        let mut walked = 0;
+        while cursor.valid() {
+            walked += 1;
+            cursor.next().unwrap();
+        }
+        walked
+    });
+    assert_eq!(walked.join().unwrap(), model.len());
+    assert!(weak.upgrade().is_none(), "the cursor was the last owner");
+}
+
+#[test]
+fn the_longest_key_is_kept() {
+    let memtable = memtable(0);
+    let key = vec![0xff; crate::MAX_KEY_BYTES];
+    memtable.insert(&key, Trailer::new(MAX_SEQNO, ValueKind::Put), b"v");
+    assert_eq!(memtable.get(&Lookup::new(&key, MAX_SEQNO)), Some((Trailer::new(MAX_SEQNO, ValueKind::Put), &b"v"[..])));
+    assert_eq!(memtable.get(&Lookup::new(&key[1..], MAX_SEQNO)), None);
+}
