@@ -1,1 +1,8 @@
-//! See the module map in `docs/architecture.md`.
+//! Reading: what a reader at one sequence number sees of memtables and tables together.
+
+pub(crate) mod merge;
+pub(crate) mod range;
+pub(crate) mod visible;
+
+#[cfg(test)]
+mod tests;

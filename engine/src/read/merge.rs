@@ -1,0 +1,235 @@
+//! Many sorted runs as one.
+
+use std::cmp::Ordering;
+
+use bytes::Bytes;
+
+use crate::cursor::Cursor;
+use crate::error::Result;
+use crate::key::{SeqNo, Trailer, compare_keys};
+
+/// Merges cursors in internal order (key ascending, newest first). Entries that are equal in key and trailer come in the order of the
+/// children.
+///
+/// The child that stands on the merge's entry, the winner, is kept out of the heap: after it has moved it is compared with the
+/// heap's top only, and the heap changes only when it lost. So one child costs nothing, two cost one comparison a step, and of many a run that
+/// dominates costs one comparison a step too.
+pub(crate) struct MergeCursor<C> {
+    children: Vec<C>,
+    /// The winner's index; [`NONE`] when the merge is not valid.
+    winner: usize,
+    backward: bool,
+    /// The valid children other than the winner, the one that comes next in the direction of the merge on top (a binary heap).
+    ///
+    /// Invariant: forward they stand on their first entry after the winner's, backward on their last entry before it; children
+    /// that are not valid have no such entry.
+    heap: Vec<Waiting>,
+}
+
+/// A child in the heap, with the prefix of its key, so that most comparisons do not go to the child.
+#[derive(Clone, Copy)]
+struct Waiting {
+    prefix: u64,
+    child: usize,
+}
+
+const NONE: usize = usize::MAX;
+
+/// Compares the entries two children stand on, in internal order; ties go to the child in front.
+#[inline]
+fn compare<C: Cursor>(children: &[C], a: Waiting, b: Waiting) -> Ordering {
+    a.prefix.cmp(&b.prefix).then_with(|| compare_tied(children, a.child, b.child))
+}
+
+fn compare_tied<C: Cursor>(children: &[C], a: usize, b: usize) -> Ordering {
+    compare_entries(&children[a], &children[b]).then(a.cmp(&b))
+}
+
+fn compare_entries<C: Cursor>(a: &C, b: &C) -> Ordering {
+    compare_keys(a.key_prefix(), a.key(), b.key_prefix(), b.key()).then_with(|| b.trailer().cmp(&a.trailer()))
+}
+
+impl<C: Cursor> MergeCursor<C> {
+    /// A merge of `children`, any number of them, not positioned yet.
+    pub(crate) fn new(children: Vec<C>) -> Self {
+        MergeCursor { children, winner: NONE, backward: false, heap: Vec::new() }
+    }
+
+    /// Whether `a` comes before `b` in the direction of the merge.
+    #[inline]
+    fn is_before(&self, a: Waiting, b: Waiting) -> bool {
+        let order = compare(&self.children, a, b);
+        if self.backward { order.is_gt() } else { order.is_lt() }
+    }
+
+    #[inline]
+    fn waiting(&self, child: usize) -> Waiting {
+        Waiting { prefix: self.children[child].key_prefix(), child }
+    }
+
+    /// Positions every child by `seek`, then finds the winner of the direction.
+    fn seek_all(&mut self, backward: bool, mut seek: impl FnMut(&mut C) -> Result<()>) -> Result<()> {
+        self.winner = NONE;
+        self.backward = backward;
+        for child in &mut self.children {
+            seek(child)?;
+        }
+        self.collect(NONE);
+        self.pop_winner();
+        Ok(())
+    }
+
+    /// Makes the heap anew from the valid children other than `except`.
+    fn collect(&mut self, except: usize) {
+        self.heap.clear();
+        for child in 0..self.children.len() {
+            if child != except && self.children[child].valid() {
+                self.heap.push(self.waiting(child));
+            }
+        }
+        for at in (0..self.heap.len() / 2).rev() {
+            self.sift_down(at);
+        }
+    }
+
+    /// Takes the top of the heap as the winner.
+    fn pop_winner(&mut self) {
+        self.winner = NONE;
+        if !self.heap.is_empty() {
+            self.winner = self.heap.swap_remove(0).child;
+            self.sift_down(0);
+        }
+    }
+
+    fn sift_down(&mut self, mut at: usize) {
+        loop {
+            let mut least = at;
+            for below in [2 * at + 1, 2 * at + 2] {
+                if below < self.heap.len() && self.is_before(self.heap[below], self.heap[least]) {
+                    least = below;
+                }
+            }
+            if least == at {
+                return;
+            }
+            self.heap.swap(at, least);
+            at = least;
+        }
+    }
+
+    /// Finds the winner again after it has moved in the direction of the merge.
+    #[inline]
+    fn settle(&mut self) {
+        let winner = self.winner;
+        if !self.children[winner].valid() {
+            self.pop_winner();
+        } else if let Some(&top) = self.heap.first() {
+            let moved = self.waiting(winner);
+            if self.is_before(top, moved) {
+                self.heap[0] = moved;
+                self.winner = top.child;
+                self.sift_down(0);
+            }
+        }
+    }
+
+    /// Moves every child but the winner to the other side of the winner's entry.
+    ///
+    /// Each stands on the nearest entry of one side, so one step takes it to the nearest of the other. A memtable may have got an entry in between
+    /// since: hence the loops.
+    #[cold]
+    fn turn(&mut self, backward: bool) -> Result<()> {
+        let winner = self.winner;
+        self.winner = NONE;
+        for other in 0..self.children.len() {
+            let Ok([at, child]) = self.children.get_disjoint_mut([winner, other]) else { continue };
+            if !child.valid() {
+                if backward { child.seek_to_last() } else { child.seek_to_first() }?;
+            }
+            let side = |child: &C| compare_entries(child, at).then(other.cmp(&winner));
+            while backward && child.valid() && side(child).is_gt() {
+                child.prev()?;
+            }
+            while !backward && child.valid() && side(child).is_lt() {
+                child.next()?;
+            }
+        }
+        self.winner = winner;
+        self.backward = backward;
+        self.collect(winner);
+        Ok(())
+    }
+
+    /// Moves the winner, and finds the next one. After an error the merge is not valid.
+    #[inline]
+    fn step(&mut self, backward: bool) -> Result<()> {
+        if self.backward != backward {
+            self.turn(backward)?;
+        }
+        let child = &mut self.children[self.winner];
+        if let Err(error) = if backward { child.prev() } else { child.next() } {
+            self.winner = NONE;
+            return Err(error);
+        }
+        self.settle();
+        Ok(())
+    }
+}
+
+impl<C: Cursor> Cursor for MergeCursor<C> {
+    #[inline]
+    fn valid(&self) -> bool {
+        self.winner != NONE
+    }
+
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.children[self.winner].key()
+    }
+
+    #[inline]
+    fn key_prefix(&self) -> u64 {
+        self.children[self.winner].key_prefix()
+    }
+
+    #[inline]
+    fn trailer(&self) -> Trailer {
+        self.children[self.winner].trailer()
+    }
+
+    #[inline]
+    fn value(&self) -> &[u8] {
+        self.children[self.winner].value()
+    }
+
+    #[inline]
+    fn value_owner(&self) -> Option<&Bytes> {
+        self.children[self.winner].value_owner()
+    }
+
+    fn seek_to_first(&mut self) -> Result<()> {
+        self.seek_all(false, C::seek_to_first)
+    }
+
+    fn seek_to_last(&mut self) -> Result<()> {
+        self.seek_all(true, C::seek_to_last)
+    }
+
+    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
+        self.seek_all(false, |child| child.seek(key, seqno))
+    }
+
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        self.seek_all(true, |child| child.seek_before(key))
+    }
+
+    #[inline]
+    fn next(&mut self) -> Result<()> {
+        self.step(false)
+    }
+
+    #[inline]
+    fn prev(&mut self) -> Result<()> {
+        self.step(true)
+    }
+}

@@ -1,0 +1,379 @@
+//! Merging, visibility and ranges over runs in memory, against a sorted map.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+use super::merge::MergeCursor;
+use super::range::{OpenCursor, RangeIter, bounds_of, prefix_bounds};
+use super::visible::VisibleCursor;
+use crate::cursor::Cursor;
+use crate::error::{Error, Result};
+use crate::key::{MAX_SEQNO, SeqNo, Trailer, ValueKind, prefix_u64};
+use crate::slice::Slice;
+
+type Entry = (Vec<u8>, Reverse<Trailer>, Bytes);
+
+/// A sorted run in memory, some of whose entries cannot be read.
+#[derive(Clone, Default)]
+struct RunCursor {
+    entries: Arc<Vec<Entry>>,
+    at: Option<usize>,
+    damaged: Option<usize>,
+    pinned: bool,
+}
+
+impl RunCursor {
+    fn new(mut entries: Vec<Entry>, pinned: bool) -> Self {
+        entries.sort();
+        RunCursor { entries: Arc::new(entries), at: None, damaged: None, pinned }
+    }
+
+    fn stand(&mut self, at: Option<usize>) -> Result<()> {
+        self.at = at.filter(|&at| at < self.entries.len());
+        if self.at.is_some() && self.at == self.damaged {
+            self.at = None;
+            return Err(Error::corruption(Path::new("run"), 0, "damaged"));
+        }
+        Ok(())
+    }
+
+    fn entry(&self) -> &Entry {
+        &self.entries[self.at.expect("valid")]
+    }
+}
+
+impl Cursor for RunCursor {
+    fn valid(&self) -> bool {
+        self.at.is_some()
+    }
+    fn key(&self) -> &[u8] {
+        &self.entry().0
+    }
+    fn key_prefix(&self) -> u64 {
+        prefix_u64(self.key())
+    }
+    fn trailer(&self) -> Trailer {
+        self.entry().1.0
+    }
+    fn value(&self) -> &[u8] {
+        &self.entry().2
+    }
+    fn value_owner(&self) -> Option<&Bytes> {
+        self.pinned.then_some(&self.entry().2)
+    }
+    fn seek_to_first(&mut self) -> Result<()> {
+        self.stand(Some(0))
+    }
+    fn seek_to_last(&mut self) -> Result<()> {
+        self.stand(self.entries.len().checked_sub(1))
+    }
+    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
+        let from = (key, Reverse(Trailer::seek(seqno)));
+        self.stand(Some(self.entries.partition_point(|(key, trailer, _)| (&key[..], *trailer) < from)))
+    }
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        self.stand(self.entries.partition_point(|entry| &entry.0[..] < key).checked_sub(1))
+    }
+    fn next(&mut self) -> Result<()> {
+        self.stand(self.at.map(|at| at + 1))
+    }
+    fn prev(&mut self) -> Result<()> {
+        self.stand(self.at.and_then(|at| at.checked_sub(1)))
+    }
+}
+
+/// One write: the run it lies in, its key, whether it is a value, and the value's length.
+type Write = (usize, Vec<u8>, bool, usize);
+
+fn writes() -> impl Strategy<Value = Vec<Write>> {
+    let key = prop_oneof![
+        4 => prop::collection::vec(prop::sample::select(vec![0, b'a', b'b', 0xff]), 0..3),
+        1 => prop::collection::vec(prop::sample::select(vec![0u8, 0xff]), 7..10),
+        1 => (15usize..19).prop_map(|len| vec![b'a'; len]),
+    ];
+    let len = prop_oneof![4 => 0usize..20, 1 => 250usize..400];
+    prop::collection::vec((0usize..4, key, prop::bool::weighted(0.8), len), 0..120)
+}
+
+fn runs_of(writes: &[Write], runs: usize) -> Vec<RunCursor> {
+    let mut entries = vec![Vec::new(); runs];
+    for (i, (run, key, put, len)) in writes.iter().enumerate() {
+        let seqno = i as SeqNo + 1;
+        let kind = if *put { ValueKind::Put } else { ValueKind::Delete };
+        let value = if *put { Bytes::from(vec![seqno as u8; *len]) } else { Bytes::new() };
+        entries[run % runs].push((key.clone(), Reverse(Trailer::new(seqno, kind)), value));
+    }
+    entries.into_iter().enumerate().map(|(i, entries)| RunCursor::new(entries, i % 2 == 0)).collect()
+}
+
+fn visible_at(writes: &[Write], snapshot: SeqNo) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut model = BTreeMap::new();
+    for (i, (_, key, put, len)) in writes.iter().enumerate().take(snapshot.min(1 << 20) as usize) {
+        if *put {
+            model.insert(key.clone(), vec![(i + 1) as u8; *len]);
+        } else {
+            model.remove(key);
+        }
+    }
+    model
+}
+
+struct Runs {
+    runs: Vec<RunCursor>,
+    snapshot: SeqNo,
+    opened: usize,
+}
+
+impl OpenCursor for Runs {
+    type Cursor = MergeCursor<RunCursor>;
+    fn open(&mut self) -> VisibleCursor<Self::Cursor> {
+        self.opened += 1;
+        assert!(self.opened <= 2);
+        VisibleCursor::new(MergeCursor::new(self.runs.clone()), self.snapshot)
+    }
+}
+
+fn range(runs: Vec<RunCursor>, snapshot: SeqNo, bounds: (Bound<Slice>, Bound<Slice>)) -> RangeIter<Runs> {
+    RangeIter::new(Runs { runs, snapshot, opened: 0 }, bounds)
+}
+
+fn bound() -> impl Strategy<Value = Bound<Vec<u8>>> {
+    let key = || prop::collection::vec(prop::sample::select(vec![0, b'a', b'b', 0xff]), 0..3);
+    prop_oneof![Just(Bound::Unbounded), key().prop_map(Bound::Included), key().prop_map(Bound::Excluded)]
+}
+
+fn is_inside(key: &[u8], (lower, upper): &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> bool {
+    let above = match lower {
+        Bound::Included(lower) => key >= &lower[..],
+        Bound::Excluded(lower) => key > &lower[..],
+        Bound::Unbounded => true,
+    };
+    above
+        && match upper {
+            Bound::Included(upper) => key <= &upper[..],
+            Bound::Excluded(upper) => key < &upper[..],
+            Bound::Unbounded => true,
+        }
+}
+
+fn shown<C: Cursor>(cursor: &VisibleCursor<C>) -> Option<(Vec<u8>, Vec<u8>)> {
+    cursor.valid().then(|| {
+        assert_eq!(cursor.key_prefix(), prefix_u64(cursor.key()));
+        assert_eq!(cursor.value_slice(), cursor.value());
+        (cursor.key().to_vec(), cursor.value().to_vec())
+    })
+}
+
+fn pair((key, value): (&Vec<u8>, &Vec<u8>)) -> (Vec<u8>, Vec<u8>) {
+    (key.clone(), value.clone())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(0x517), ..ProptestConfig::with_cases(512) })]
+
+    #[test]
+    fn a_merge_walks_like_the_sorted_entries(
+        writes in writes(), runs in 1usize..6, steps in prop::collection::vec((0u8..8, any::<prop::sample::Index>()), 1..120),
+    ) {
+        let mut runs = runs_of(&writes, runs);
+        // The same entries twice: ties have an order too.
+        runs.push(runs[0].clone());
+        let mut all: Vec<Entry> = runs.iter().flat_map(|run| run.entries.iter().cloned()).collect();
+        all.sort();
+        let mut merge = MergeCursor::new(runs);
+        let mut at = None;
+        for (step, index) in steps {
+            let key = if all.is_empty() { Vec::new() } else { index.get(&all).0.clone() };
+            match step {
+                0 => {
+                    merge.seek(&key, 50).unwrap();
+                    at = Some(all.partition_point(|(k, t, _)| (k, *t) < (&key, Reverse(Trailer::seek(50)))));
+                }
+                1 => {
+                    merge.seek_before(&key).unwrap();
+                    at = all.partition_point(|entry| entry.0 < key).checked_sub(1);
+                }
+                2 if at.is_none() => {
+                    merge.seek_to_first().unwrap();
+                    at = Some(0);
+                }
+                3 if at.is_none() => {
+                    merge.seek_to_last().unwrap();
+                    at = all.len().checked_sub(1);
+                }
+                4 | 5 if at.is_some() => {
+                    merge.next().unwrap();
+                    at = at.map(|at| at + 1);
+                }
+                _ if at.is_some() => {
+                    merge.prev().unwrap();
+                    at = at.and_then(|at| at.checked_sub(1));
+                }
+                _ => {}
+            }
+            at = at.filter(|&at| at < all.len());
+            prop_assert_eq!(merge.valid(), at.is_some());
+            if let Some(at) = at {
+                prop_assert_eq!((merge.key(), merge.trailer(), merge.value()), (&all[at].0[..], all[at].1.0, &all[at].2[..]));
+                prop_assert_eq!(merge.key_prefix(), prefix_u64(merge.key()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_visible_cursor_shows_what_a_map_holds(
+        writes in writes(), runs in 1usize..5, snapshot in 0u64..130,
+        steps in prop::collection::vec((0u8..10, prop::collection::vec(prop::sample::select(vec![0, b'a', b'b', 0xff]), 0..3)), 1..80),
+    ) {
+        let model = visible_at(&writes, snapshot);
+        let mut cursor = VisibleCursor::new(MergeCursor::new(runs_of(&writes, runs)), snapshot);
+        let mut at: Option<Vec<u8>> = None;
+        for (step, key) in steps {
+            let expected = match (step, &at) {
+                (0, _) => {
+                    cursor.seek_to_first().unwrap();
+                    model.iter().next()
+                }
+                (1, _) => {
+                    cursor.seek_to_last().unwrap();
+                    model.iter().next_back()
+                }
+                (2, _) | (3..6, None) => {
+                    cursor.seek(&key).unwrap();
+                    model.range(key..).next()
+                }
+                (3, _) | (6.., None) => {
+                    cursor.seek_before(&key).unwrap();
+                    model.range(..key).next_back()
+                }
+                (4..7, Some(at)) => {
+                    cursor.next().unwrap();
+                    model.range((Bound::Excluded(at.clone()), Bound::Unbounded)).next()
+                }
+                (_, Some(at)) => {
+                    cursor.prev().unwrap();
+                    model.range(..at.clone()).next_back()
+                }
+            };
+            at = expected.map(|(key, _)| key.clone());
+            prop_assert_eq!(shown(&cursor), expected.map(pair));
+        }
+    }
+
+    #[test]
+    fn both_ends_of_a_range_meet(
+        writes in writes(), runs in 1usize..5, snapshot in 0u64..130, lower in bound(), upper in bound(),
+        ends in prop::collection::vec(any::<bool>(), 0..60),
+    ) {
+        let bounds = (lower, upper);
+        let mut model: Vec<_> =
+            visible_at(&writes, snapshot).into_iter().filter(|(key, _)| is_inside(key, &bounds)).collect();
+        model.reverse();
+        let mut expected = std::collections::VecDeque::from(model);
+        let mut iter = range(runs_of(&writes, runs), snapshot, bounds_of::<Vec<u8>>(&bounds));
+        for front in ends.into_iter().chain(vec![true; expected.len()]) {
+            let (got, expected) =
+                if front { (iter.next(), expected.pop_back()) } else { (iter.next_back(), expected.pop_front()) };
+            let got = got.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap());
+            prop_assert_eq!(got, expected);
+        }
+        prop_assert!(iter.next().is_none() && iter.next_back().is_none() && iter.next().is_none());
+    }
+
+    #[test]
+    fn a_prefix_holds_the_keys_that_start_with_it(
+        writes in writes(), prefix in prop::collection::vec(prop::sample::select(vec![0, b'a', 0xff]), 0..3), backward: bool,
+    ) {
+        let model = visible_at(&writes, MAX_SEQNO);
+        let expected: Vec<_> = model.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
+        let iter = range(runs_of(&writes, 3), MAX_SEQNO, prefix_bounds(&prefix));
+        let key = |entry: Result<(Slice, Slice)>| Vec::from(entry.unwrap().0);
+        let mut got: Vec<_> = if backward { iter.rev().map(key).collect() } else { iter.map(key).collect() };
+        if backward {
+            got.reverse();
+        }
+        prop_assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn damage_is_reported_once_and_never_looks_like_the_end(
+        writes in writes(), runs in 1usize..4, damaged: prop::sample::Index, ends in prop::collection::vec(any::<bool>(), 200..201),
+    ) {
+        let mut runs = runs_of(&writes, runs);
+        prop_assume!(!runs[0].entries.is_empty());
+        runs[0].damaged = Some(damaged.index(runs[0].entries.len()));
+        let mut model: std::collections::VecDeque<_> = visible_at(&writes, MAX_SEQNO).into_iter().collect();
+        let mut iter = range(runs, MAX_SEQNO, (Bound::Unbounded, Bound::Unbounded));
+        for front in ends {
+            match if front { iter.next() } else { iter.next_back() } {
+                Some(Ok((key, value))) => {
+                    let expected = if front { model.pop_front() } else { model.pop_back() };
+                    prop_assert_eq!(Some((key.to_vec(), value.to_vec())), expected);
+                }
+                Some(Err(Error::Corruption { .. })) => {
+                    prop_assert!(iter.next().is_none() && iter.next_back().is_none());
+                    return Ok(());
+                }
+                Some(Err(other)) => panic!("{other}"),
+                None => break,
+            }
+        }
+        // Nobody met the damage: a seek went over it. Then nothing may be missing.
+        prop_assert!(model.is_empty());
+    }
+}
+
+/// A thousand versions of each of three keys, deletes among them, and a snapshot at every number.
+#[test]
+fn many_versions_cost_few_steps_and_show_one() {
+    let writes: Vec<Write> = (0..3000).map(|i| (i / 700, vec![b'a' + (i % 3) as u8; 9], i % 7 != 0, i % 5)).collect();
+    for snapshot in (0..3005).step_by(13).chain(0..40) {
+        let model: Vec<_> = visible_at(&writes, snapshot).into_iter().collect();
+        let read = |entry: Result<(Slice, Slice)>| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap();
+        let all = || range(runs_of(&writes, 5), snapshot, (Bound::Unbounded, Bound::Unbounded));
+        assert_eq!(all().map(read).collect::<Vec<_>>(), model, "at {snapshot}");
+        assert_eq!(
+            all().rev().map(read).collect::<Vec<_>>(),
+            model.iter().rev().cloned().collect::<Vec<_>>(),
+            "at {snapshot}"
+        );
+    }
+}
+
+#[test]
+fn empty_and_reversed_ranges_open_nothing() {
+    let keys = |lower: Bound<&'static str>, upper: Bound<&'static str>| {
+        let mut iter = range(Vec::new(), 1, bounds_of::<&str>(&(lower, upper)));
+        assert!(iter.next().is_none() && iter.next_back().is_none());
+    };
+    use Bound::{Excluded, Included, Unbounded};
+    for (lower, upper) in [
+        (Included("b"), Included("a")),
+        (Included("b"), Excluded("a")),
+        (Excluded("a"), Excluded("a")),
+        (Included("a"), Excluded("a")),
+        (Excluded("a"), Included("a")),
+        (Unbounded, Excluded("")),
+        (Unbounded, Unbounded),
+    ] {
+        keys(lower, upper);
+    }
+}
+
+#[test]
+fn large_values_are_pinned_in_both_directions() {
+    let value = Bytes::from(vec![7; 1000]);
+    let run = RunCursor::new(vec![(b"k".to_vec(), Reverse(Trailer::new(1, ValueKind::Put)), value.clone())], true);
+    for backward in [false, true] {
+        let mut iter = range(vec![run.clone()], 1, (Bound::Unbounded, Bound::Unbounded));
+        let (_, got) = if backward { iter.next_back() } else { iter.next() }.unwrap().unwrap();
+        assert_eq!(got.as_ptr(), value.as_ptr());
+    }
+}
