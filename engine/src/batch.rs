@@ -2,12 +2,12 @@
 //!
 //! Encoding, operation after operation (varints are LEB128, see `docs/format.md`):
 //! `kind: u8 | keyspace id: varint | key length: varint | key | value length: varint | value`; a delete has no value part; a keyspace drop
-//! has neither key nor value. Operation `i` of a record has sequence number `first + i`.
+//! has neither key nor value. A metadata entry is `17 | name length | name | 0` (removed) or `17 | name length | name | 1 | value length | value`; it has no sequence number.
+//! The other operations are numbered `first`, `first + 1`, and so on.
 
 use crate::error::{Error, Result};
 use crate::key::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
-use crate::keyspace::Keyspace;
-use crate::varint::{read_varint, write_varint};
+use crate::varint::{read_varint, write_bytes, write_varint};
 
 /// The number of a keyspace; never reused within a database.
 pub(crate) type KeyspaceId = u32;
@@ -19,6 +19,13 @@ pub(crate) const MAX_BATCH_BYTES: usize = 2 * MAX_VALUE_BYTES - 1;
 const OP_DELETE: u8 = 0;
 const OP_PUT: u8 = 1;
 const OP_DROP_KEYSPACE: u8 = 16;
+const OP_METADATA: u8 = 17;
+
+/// The longest name of a metadata entry, in bytes.
+pub(crate) const MAX_METADATA_NAME_BYTES: usize = 255;
+
+/// The longest metadata value, in bytes.
+pub(crate) const MAX_METADATA_VALUE_BYTES: usize = 4096;
 
 /// Writes to any keyspaces of one database that become visible and durable together.
 ///
@@ -52,26 +59,14 @@ impl WriteBatch {
         WriteBatch::default()
     }
 
-    /// Adds a put of `value` under `key`. Key: 0 to 65,535 bytes; value: 0 to 1 GiB.
-    pub fn put(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Self {
-        self.put_in(keyspace.database(), keyspace.id(), key.as_ref(), value.as_ref());
-        self
-    }
-
-    /// Adds a delete of `key`; deleting an absent key is fine.
-    pub fn delete(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> &mut Self {
-        self.delete_in(keyspace.database(), keyspace.id(), key.as_ref());
-        self
-    }
-
-    /// How many operations were added.
+    /// How many operations were added; metadata does not count.
     pub fn len(&self) -> usize {
         self.count as usize
     }
 
-    /// Whether no operation was added.
+    /// Whether nothing was added.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.encoded.is_empty()
     }
 
     /// How many bytes the batch takes in the log.
@@ -103,6 +98,41 @@ impl WriteBatch {
         }
         encode_delete(&mut self.encoded, id, key);
         self.count += 1;
+    }
+
+    /// Adds a change of the database's metadata: small named values that are kept beside the keyspaces and written in the same batch as the data they speak of, such as the
+    /// position up to which some input was consumed. `None` removes the entry. It takes no sequence number, is not part of [`Db::changes`](crate::Db::changes) and is read with
+    /// [`Db::metadata`](crate::Db::metadata). Name: 1 to 255 bytes; value: at most 4,096 bytes.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let counts = db.keyspace("counts", Default::default())?;
+    /// let mut batch = siltstone::WriteBatch::new();
+    /// batch.put(&counts, "silt", "1").metadata("input position", Some("4711"));
+    /// db.write(batch)?; // data and position cannot disagree, whenever the machine stops
+    /// assert_eq!(db.metadata("input position").unwrap(), "4711");
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
+    pub fn metadata<V: AsRef<[u8]>>(&mut self, name: &str, value: Option<V>) -> &mut Self {
+        let value = value.as_ref().map(AsRef::as_ref);
+        let value_bytes = value.map_or(0, <[u8]>::len);
+        if !(1..=MAX_METADATA_NAME_BYTES).contains(&name.len()) || value_bytes > MAX_METADATA_VALUE_BYTES {
+            self.refused.get_or_insert_with(|| {
+                format!(
+                    "a metadata name has 1 to {MAX_METADATA_NAME_BYTES} bytes and its value at most {MAX_METADATA_VALUE_BYTES}, not {} and {value_bytes}",
+                    name.len()
+                )
+            });
+            return self;
+        }
+        self.encoded.push(OP_METADATA);
+        write_bytes(&mut self.encoded, name.as_bytes());
+        self.encoded.push(u8::from(value.is_some()));
+        if let Some(value) = value {
+            write_bytes(&mut self.encoded, value);
+        }
+        self
     }
 
     pub(crate) fn drop_keyspace(&mut self, id: KeyspaceId) {
@@ -187,6 +217,7 @@ pub(crate) enum Op<'a> {
     Put { keyspace: KeyspaceId, key: &'a [u8], value: &'a [u8] },
     Delete { keyspace: KeyspaceId, key: &'a [u8] },
     DropKeyspace { keyspace: KeyspaceId },
+    Metadata { name: &'a str, value: Option<&'a [u8]> },
 }
 
 /// Decodes a batch's operations; every length is checked, so that any bytes give operations or one reason, never a panic.
@@ -212,6 +243,9 @@ impl<'a> Ops<'a> {
     fn op(&mut self) -> Option<Op<'a>> {
         let (&kind, rest) = self.rest.split_first()?;
         self.rest = rest;
+        if kind == OP_METADATA {
+            return self.metadata();
+        }
         let keyspace = KeyspaceId::try_from(read_varint(&mut self.rest)?).ok()?;
         match kind {
             OP_PUT => Some(Op::Put { keyspace, key: self.key()?, value: self.bytes()? }),
@@ -219,6 +253,18 @@ impl<'a> Ops<'a> {
             OP_DROP_KEYSPACE => Some(Op::DropKeyspace { keyspace }),
             _ => None,
         }
+    }
+
+    fn metadata(&mut self) -> Option<Op<'a>> {
+        let name = std::str::from_utf8(self.bytes()?).ok()?;
+        let (&present, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        let value = match present {
+            0 => None,
+            1 => Some(self.bytes()?),
+            _ => return None,
+        };
+        Some(Op::Metadata { name, value })
     }
 
     #[inline]
@@ -256,6 +302,8 @@ mod tests {
         batch.put_in(1, 300, &long, b"");
         batch.delete_in(1, 70_000, b"k");
         batch.drop_keyspace(9);
+        batch.metadata("position", Some("12")).metadata("gone", None::<&str>);
+        assert_eq!(batch.len(), 4, "metadata takes no number");
         assert!(batch.check().is_ok());
         let ops: Vec<_> = Ops::new(&batch.encoded).map(Result::unwrap).collect();
         assert_eq!(
@@ -265,6 +313,8 @@ mod tests {
                 Op::Put { keyspace: 300, key: &long, value: b"" },
                 Op::Delete { keyspace: 70_000, key: b"k" },
                 Op::DropKeyspace { keyspace: 9 },
+                Op::Metadata { name: "position", value: Some(b"12") },
+                Op::Metadata { name: "gone", value: None },
             ]
         );
     }
@@ -287,6 +337,7 @@ mod tests {
         let mut batch = WriteBatch::new();
         batch.put_in(1, 3, b"key", b"value");
         batch.delete_in(1, 4, b"key");
+        batch.metadata("position", Some("12"));
         for len in 0..batch.encoded.len() {
             Ops::new(&batch.encoded[..len]).for_each(|op| drop(op));
         }

@@ -1,11 +1,306 @@
-//! Skeleton.
+//! [`Db`]: an open database.
+
 use std::path::Path;
-/// Skeleton.
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::background::Pool;
+use crate::batch::WriteBatch;
+use crate::changes::{ChangeBatch, Changes};
+use crate::error::{Error, Result};
+use crate::key::SeqNo;
+use crate::keyspace::Keyspace;
+use crate::metrics::Metrics;
+use crate::options::{Durability, KeyspaceOptions, Options};
+use crate::slice::Slice;
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+use crate::tree::Tree;
+use crate::verify::Report;
+use crate::write::commit::Writer;
+
+/// An open database: keyspaces, a log of their mutations, and the threads that keep them in shape.
+///
+/// Cheap to clone, `Send + Sync`. The database closes with [`close`](Db::close), or when the last handle of any kind (a `Db`, [`Keyspace`], [`Snapshot`] or iterator) goes.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// let db = siltstone::Db::open(dir.path())?;
+/// let words = db.keyspace("words", Default::default())?;
+/// words.put("silt", "what a stream lays down")?;
+/// assert_eq!(words.get("silt")?.unwrap(), "what a stream lays down");
+/// db.close()?;
+/// # Ok::<(), siltstone::Error>(())
+/// ```
 #[derive(Clone, Debug)]
-pub struct Db {}
+pub struct Db(Arc<DbHandle>);
+
+/// What all handles share; dropping the last one closes.
+#[derive(Debug)]
+pub(crate) struct DbHandle {
+    pub(crate) store: Arc<Store>,
+    /// None when opened read-only.
+    pub(crate) writer: Option<Arc<Writer>>,
+    pub(crate) pool: Mutex<Option<Pool>>,
+    /// Keyspaces are created and dropped one at a time.
+    pub(crate) catalog: Mutex<()>,
+}
+
 impl Db {
-    /// Skeleton.
-    pub fn open(path: impl AsRef<Path>) -> crate::Result<Db> {
-        crate::Options::new().open(path)
+    pub(crate) fn new(handle: DbHandle) -> Self {
+        Db(Arc::new(handle))
+    }
+
+    /// Opens the database in directory `path` with default options, creating it if it is missing.
+    ///
+    /// # Errors
+    /// See [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Db> {
+        Options::new().open(path)
+    }
+
+    /// Opens the keyspace `name`, creating it if it is missing (durably: two syncs). Its options hold for what is written from now on.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that is empty, longer than 255 bytes, or holds `/`, `\` or a control character, and for options out of bounds; `ReadOnly` when it would have
+    /// to be created; `Closed`; `Io`.
+    pub fn keyspace(&self, name: impl AsRef<str>, options: KeyspaceOptions) -> Result<Keyspace> {
+        let tree = self.0.open_tree(name.as_ref(), options)?;
+        Ok(Keyspace::new(self.0.clone(), tree))
+    }
+
+    /// The names of all keyspaces, sorted; none once closed.
+    pub fn keyspaces(&self) -> Vec<String> {
+        if self.0.store.health.is_closed() {
+            return Vec::new();
+        }
+        self.0.store.trees.read().by_name.keys().map(ToString::to_string).collect()
+    }
+
+    /// Drops a keyspace with all its data, durably; whether it was there. Handles to it give `KeyspaceDropped` from then on; iterators and snapshots from before go on; a keyspace created later
+    /// under the name is a new one.
+    ///
+    /// # Errors
+    /// `ReadOnly`, `Closed`, `Io`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// db.keyspace("scratch", Default::default())?.put("k", "v")?;
+    /// assert!(db.drop_keyspace("scratch")?);
+    /// assert!(!db.drop_keyspace("scratch")?);
+    /// assert!(db.keyspace("scratch", Default::default())?.get("k")?.is_none());
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
+    pub fn drop_keyspace(&self, name: impl AsRef<str>) -> Result<bool> {
+        self.0.drop_tree(name.as_ref(), None)
+    }
+
+    /// Writes a batch with the database's durability: all of it becomes visible and durable together. Answers the sequence number of its last operation; an empty batch takes none and answers
+    /// [`last_seqno`](Db::last_seqno).
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what the batch refused; `KeyspaceDropped`, `Closed`; `Io` if the log cannot be written, and `ReadOnly` after that. Nothing was written then.
+    pub fn write(&self, batch: WriteBatch) -> Result<SeqNo> {
+        self.0.write(batch)
+    }
+
+    /// Writes a batch with the durability given.
+    ///
+    /// # Errors
+    /// As [`write`](Db::write).
+    pub fn write_with(&self, batch: WriteBatch, durability: Durability) -> Result<SeqNo> {
+        self.0.writer()?.write(batch, durability)
+    }
+
+    /// Applies a batch of another database's log under its own sequence numbers, together with `metadata` (for instance the position it was read from): how a replica is built. A batch
+    /// that is already in, by its numbers, changes nothing but the metadata, so delivery may repeat. Keyspaces that are missing are created.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the batch overlaps what is here only in part; otherwise as [`write`](Db::write).
+    pub fn apply<V: AsRef<[u8]>>(&self, changes: &ChangeBatch, metadata: &[(&str, V)]) -> Result<SeqNo> {
+        crate::apply::apply(self, &self.0, changes, metadata)
+    }
+
+    /// A read view of everything at this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.0.clone())
+    }
+
+    /// The sequence number of the last operation that is visible; 0 before the first.
+    pub fn last_seqno(&self) -> SeqNo {
+        self.0.store.visible()
+    }
+
+    /// The value of a metadata entry; see [`WriteBatch::metadata`].
+    pub fn metadata(&self, name: &str) -> Option<Slice> {
+        self.0.store.metadata.get(name)
+    }
+
+    /// Makes every write so far durable against power loss.
+    ///
+    /// # Errors
+    /// `Io` if the sync fails: the database is read-only from then on. `ReadOnly`, `Closed`.
+    pub fn sync(&self) -> Result<()> {
+        self.0.writer()?.sync_through(self.0.store.visible())
+    }
+
+    /// Writes everything in memory to tables and waits for it.
+    ///
+    /// # Errors
+    /// `ReadOnly` (with the reason if the flush fails), `Closed`.
+    pub fn flush(&self) -> Result<()> {
+        self.0.flush_trees(&self.0.store.live_trees())
+    }
+
+    /// Waits until no flush or compaction is running or due.
+    ///
+    /// # Errors
+    /// `ReadOnly` with the reason if the background failed; `Closed`.
+    pub fn wait_for_compaction(&self) -> Result<()> {
+        crate::maintenance::wait_until_idle(&self.0.store)
+    }
+
+    /// The mutation log from `from` on, live: batch after batch, in order. `from` is inclusive (the batch that holds it comes first, whole) and may be `last_seqno() + 1`.
+    /// Writes with [`Durability::NoLog`] are not in the log.
+    ///
+    /// # Errors
+    /// `NotRetained` if the log no longer holds `from`, with the oldest that it holds; `InvalidArgument` if `from` is beyond `last_seqno() + 1`; `ReadOnly` on a read-only database; `Closed`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// let words = db.keyspace("words", Default::default())?;
+    /// words.put("silt", "1")?;
+    /// let mut changes = db.changes(1)?;
+    /// let batch = changes.next().unwrap()?;
+    /// assert_eq!((batch.first_seqno(), batch.last_seqno()), (1, 1));
+    /// assert!(changes.next().is_none(), "caught up");
+    /// words.put("sand", "2")?;
+    /// assert!(changes.next().is_some(), "and on it goes");
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
+    pub fn changes(&self, from: SeqNo) -> Result<Changes> {
+        Changes::open(&self.0, from)
+    }
+
+    /// Keeps the log from sequence number `next` on for the consumer `name`, also across restarts, until the cursor moves on or is removed. A consumer that stores what it has done calls this with the
+    /// number that follows; a cursor that would hold back more than [`Options::max_retained_wal_bytes`] is given up, and its consumer gets `NotRetained`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name over 200 bytes; otherwise as [`write`](Db::write).
+    pub fn set_change_cursor(&self, name: &str, next: SeqNo) -> Result<()> {
+        crate::changes::set_cursor(self, &self.0, name, next, &[])
+    }
+
+    /// As [`set_change_cursor`](Db::set_change_cursor), and writes `metadata` in the same batch.
+    ///
+    /// # Errors
+    /// As [`set_change_cursor`](Db::set_change_cursor).
+    pub fn set_change_cursor_with(&self, name: &str, next: SeqNo, metadata: &[(&str, &[u8])]) -> Result<()> {
+        crate::changes::set_cursor(self, &self.0, name, next, metadata)
+    }
+
+    /// The number from which on the log is kept for the consumer `name`, if it has a cursor.
+    pub fn change_cursor(&self, name: &str) -> Option<SeqNo> {
+        crate::changes::cursor(&self.0.store, name)
+    }
+
+    /// Removes the cursor of a consumer, if it has one.
+    ///
+    /// # Errors
+    /// As [`write`](Db::write).
+    pub fn remove_change_cursor(&self, name: &str) -> Result<()> {
+        crate::changes::remove_cursor(self, &self.0, name)
+    }
+
+    /// Reads every byte of every live table and of the log, and checks it against its checksum and against what should be there.
+    pub fn verify(&self) -> Report {
+        crate::verify::verify(&self.0.store)
+    }
+
+    /// What the database has done and holds; prints as a table.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::of(&self.0.store)
+    }
+
+    /// Closes the database: waits for writes that are under way, makes the log durable, ends the threads and frees the directory. Handles, snapshots and new iterators give `Closed` from then on; iterators
+    /// that are under way may finish. Closing again is fine.
+    ///
+    /// # Errors
+    /// `Io` if the log cannot be made durable; the database is closed all the same.
+    pub fn close(&self) -> Result<()> {
+        self.0.close()
+    }
+}
+
+impl DbHandle {
+    #[inline]
+    pub(crate) fn writer(&self) -> Result<&Writer> {
+        match &self.writer {
+            Some(writer) => Ok(writer),
+            None => Err(self.store.health.check_write().err().unwrap_or(Error::Closed)),
+        }
+    }
+
+    pub(crate) fn write(&self, batch: WriteBatch) -> Result<SeqNo> {
+        self.writer()?.write(batch, self.store.options.durability)
+    }
+
+    /// Seals the memtables of `trees` and waits until what is sealed now is in tables.
+    pub(crate) fn flush_trees(&self, trees: &[Arc<Tree>]) -> Result<()> {
+        self.store.health.check_write()?;
+        self.writer()?.with_state(|state| trees.iter().for_each(|tree| state.seal(tree.id)));
+        for tree in trees {
+            let sealed = tree.view().sealed.clone();
+            let gone = || {
+                let view = tree.view();
+                !view.sealed.iter().any(|memtable| sealed.iter().any(|other| Arc::ptr_eq(memtable, other)))
+            };
+            self.store.wait_until(gone)?;
+        }
+        Ok(())
+    }
+
+    fn close(&self) -> Result<()> {
+        if !self.store.health.close() {
+            return Ok(());
+        }
+        // Taking the commit lock waits for the write that is under way; the next one sees the database closed.
+        if let Some(writer) = &self.writer {
+            writer.with_state(|state| state.clear());
+        }
+        if let Some(mut pool) = self.pool.lock().take() {
+            pool.stop();
+        }
+        let sealed = self.seal_files();
+        for tree in self.store.live_trees() {
+            tree.clear(self.store.new_memtable(&tree.options()));
+        }
+        self.store.trees.write().dropped.clear();
+        drop(self.store.lock.lock().take());
+        sealed
+    }
+
+    /// Makes the log durable and notes in the manifest how far it goes, so that later damage to either is told from a crash.
+    fn seal_files(&self) -> Result<()> {
+        let Some(wal) = &self.store.wal else { return Ok(()) };
+        if self.store.health.has_failed() {
+            return Ok(());
+        }
+        wal.sync_all()?;
+        crate::flush::note_synced(&self.store, wal)?;
+        self.store.versions.seal()?;
+        crate::maintenance::purge(&self.store);
+        Ok(())
+    }
+}
+
+impl Drop for DbHandle {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "closing the database");
+        }
     }
 }

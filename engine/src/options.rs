@@ -1,10 +1,8 @@
 //! How a database and a keyspace are opened.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
-use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::fs::FileSystem;
 
@@ -14,7 +12,7 @@ pub const MIN_MEMORY_BYTES: usize = 4 << 20;
 /// What an acknowledged write survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Durability {
-    /// Not logged: lost with the process unless its keyspace was flushed since, and never seen by [`Db::changes`]. For data that can be made anew.
+    /// Not logged: lost with the process unless its keyspace was flushed since, and never seen by [`Db::changes`](crate::Db::changes). For data that can be made anew.
     NoLog,
     /// Survives a killed process at any instruction; after a power cut the database is a prefix of the writes.
     #[default]
@@ -44,7 +42,7 @@ pub enum MemtableKind {
     SkipList,
 }
 
-/// How a [`Db`] is opened, in the manner of [`std::fs::OpenOptions`].
+/// How a [`Db`](crate::Db) is opened, in the manner of [`std::fs::OpenOptions`].
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -118,7 +116,7 @@ impl Options {
         self
     }
 
-    /// What [`Db::write`] and the keyspaces' writes promise. Default [`Durability::Buffered`].
+    /// What [`Db::write`](crate::Db::write) and the keyspaces' writes promise. Default [`Durability::Buffered`].
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
@@ -194,17 +192,8 @@ impl Options {
         self
     }
 
-    /// Opens the database in `directory`.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for an option out of bounds, `Locked` if another handle holds the directory, `UnsupportedVersion` for files of a
-    /// newer release, `Corruption` for damaged ones, `Io` if the directory cannot be used.
-    pub fn open(self, directory: impl AsRef<Path>) -> Result<Db> {
-        self.check()?;
-        crate::open::open(self, directory.as_ref())
-    }
-
-    fn check(&self) -> Result<()> {
+    /// Checks every option against its bounds.
+    pub(crate) fn check(&self) -> Result<()> {
         let half = self.memory_bytes as u64 / 2;
         let limits = self.limits();
         in_bounds("memory_bytes", self.memory_bytes as u64, MIN_MEMORY_BYTES as u64, u64::MAX)?;
@@ -243,7 +232,7 @@ pub(crate) struct Limits {
     pub(crate) max_wal_bytes: u64,
 }
 
-/// How a keyspace's tree is shaped. Stored with the keyspace; the options of the latest [`Db::keyspace`] call hold for everything written from then on.
+/// How a keyspace's tree is shaped. Stored with the keyspace; the options of the latest [`Db::keyspace`](crate::Db::keyspace) call hold for everything written from then on.
 ///
 /// ```
 /// use siltstone::{Compression, KeyspaceOptions};

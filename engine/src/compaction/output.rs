@@ -1,0 +1,221 @@
+//! The tables a flush or a compaction writes: filtered by retention, cut at good places.
+
+use std::path::Path;
+
+use crate::compaction::retention::{Retention, Verdict};
+use crate::cursor::Cursor;
+use crate::error::{Error, Result};
+use crate::key::{SeqNo, compare_keys};
+use crate::options::{Compression, KeyspaceOptions};
+use crate::store::Store;
+use crate::table::builder::{TableBuilder, TableWriteOptions};
+use crate::table::{TableMeta, table_path};
+
+/// How often a long run looks whether something more urgent waits: about every hundred blocks.
+const ENTRIES_A_CHECK: u32 = 4096;
+
+/// How many bytes of the level below the output one output table may overlap, as a multiple of the target size: what a later compaction of it has to rewrite (LevelDB, `doc/impl.md`).
+const MAX_OVERLAP_TARGETS: u64 = 10;
+
+/// A table of the level below the output: where cutting keeps later compactions small.
+#[derive(Clone, Debug)]
+pub(crate) struct Boundary {
+    /// The largest key of the table.
+    pub(crate) largest: bytes::Bytes,
+    pub(crate) file_bytes: u64,
+}
+
+/// What was written and left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) entries_read: u64,
+    pub(crate) shadowed: u64,
+    pub(crate) tombstones_dropped: u64,
+}
+
+/// Writes entries into as many tables as their sizes and the boundaries ask for.
+pub(crate) struct Outputs<'s> {
+    store: &'s Store,
+    table_options: TableWriteOptions,
+    target_bytes: u64,
+    boundaries: Vec<Boundary>,
+    next_boundary: usize,
+    /// Bytes of the level below that the current table overlaps.
+    overlap_bytes: u64,
+    current: Option<TableBuilder>,
+    finished: Vec<TableMeta>,
+    started: Vec<u64>,
+    last_key: Vec<u8>,
+    last_prefix: u64,
+    pub(crate) written: Written,
+}
+
+impl<'s> Outputs<'s> {
+    /// For a flush: one table, uncompressed unless every level is to be compressed.
+    pub(crate) fn level0(store: &'s Store, options: &KeyspaceOptions) -> Self {
+        Outputs::new(store, options, u64::MAX, Vec::new(), false)
+    }
+
+    /// For a compaction into a level: cut near `target_bytes` and at `boundaries` (the level below, ascending). `bottom`: the output level is the lowest one in use.
+    pub(crate) fn new(
+        store: &'s Store,
+        options: &KeyspaceOptions,
+        target_bytes: u64,
+        boundaries: Vec<Boundary>,
+        bottom: bool,
+    ) -> Self {
+        let compress = match options.compression {
+            Compression::None => false,
+            Compression::Lz4Bottom => bottom,
+            Compression::Lz4 => true,
+        };
+        Outputs {
+            store,
+            table_options: TableWriteOptions {
+                block_bytes: options.block_bytes as usize,
+                filter_bits_per_key: options.filter_bits_per_key,
+                compress,
+            },
+            target_bytes,
+            boundaries,
+            next_boundary: 0,
+            overlap_bytes: 0,
+            current: None,
+            finished: Vec::new(),
+            started: Vec::new(),
+            last_key: Vec::new(),
+            last_prefix: 0,
+            written: Written::default(),
+        }
+    }
+
+    /// Writes what `retention` keeps of the entries from where `cursor` is positioned up to the key `end`. `exists_below` is asked for keys of tombstones; `pause` is called now and then
+    /// and may stop the run.
+    pub(crate) fn write_all<C: Cursor>(
+        &mut self,
+        cursor: &mut C,
+        end: Option<&[u8]>,
+        retention: &mut Retention,
+        exists_below: &mut dyn FnMut(&[u8]) -> bool,
+        pause: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let mut first = true;
+        let mut until_check = ENTRIES_A_CHECK;
+        while cursor.valid() {
+            let key = cursor.key();
+            let new_key =
+                first || compare_keys(self.last_prefix, &self.last_key, cursor.key_prefix(), key).is_ne();
+            if new_key {
+                if end.is_some_and(|end| key >= end) {
+                    break;
+                }
+                first = false;
+                self.begin_key(key, cursor.key_prefix())?;
+                retention.next_key();
+            }
+            self.written.entries_read += 1;
+            match retention.decide(cursor.trailer(), || exists_below(key)) {
+                Verdict::Keep(trailer) => self.table()?.add(key, trailer, cursor.value())?,
+                Verdict::DropShadowed => self.written.shadowed += 1,
+                Verdict::DropTombstone => self.written.tombstones_dropped += 1,
+            }
+            cursor.next()?;
+            until_check -= 1;
+            if until_check == 0 {
+                until_check = ENTRIES_A_CHECK;
+                pause()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All versions of a key go into one table, so tables are cut only here.
+    fn begin_key(&mut self, key: &[u8], prefix: u64) -> Result<()> {
+        self.last_key.clear();
+        self.last_key.extend_from_slice(key);
+        self.last_prefix = prefix;
+        let crossed = self.cross_boundaries(key);
+        if self.current.as_ref().is_some_and(|table| self.cut_here(table.file_bytes(), crossed)) {
+            self.cut()?;
+        }
+        Ok(())
+    }
+
+    fn cross_boundaries(&mut self, key: &[u8]) -> bool {
+        let before = self.next_boundary;
+        while let Some(boundary) = self.boundaries.get(self.next_boundary).filter(|b| b.largest[..] < *key) {
+            self.overlap_bytes = self.overlap_bytes.saturating_add(boundary.file_bytes);
+            self.next_boundary += 1;
+        }
+        self.next_boundary > before
+    }
+
+    /// Up to the target size a table is cut only where a table of the next level ends, and there from half the target on, so that later compactions read few partial tables; a table
+    /// that would overlap too much is cut earlier, one that meets no boundary later.
+    fn cut_here(&self, bytes: u64, crossed: bool) -> bool {
+        let target = self.target_bytes;
+        let aligned = crossed && (bytes >= target / 2 || self.overlap_bytes > MAX_OVERLAP_TARGETS.saturating_mul(target));
+        let more_boundaries = self.next_boundary < self.boundaries.len();
+        aligned || bytes >= if more_boundaries { target.saturating_add(target / 2) } else { target }
+    }
+
+    fn cut(&mut self) -> Result<()> {
+        self.overlap_bytes = 0;
+        if let Some(table) = self.current.take() {
+            self.finished.push(table.finish()?);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn table(&mut self) -> Result<&mut TableBuilder> {
+        if self.current.is_none() {
+            self.start()?;
+        }
+        match &mut self.current {
+            Some(table) => Ok(table),
+            None => unreachable!("a table was just started"),
+        }
+    }
+
+    #[cold]
+    fn start(&mut self) -> Result<()> {
+        let number = self.store.versions.next_file_number();
+        let path = table_path(&self.store.directory, number);
+        let fs = &self.store.options.file_system;
+        let file = fs.create(&path).map_err(Error::io("creating a table", &path))?;
+        self.started.push(number);
+        self.current = Some(TableBuilder::new(file, path, number, self.table_options.clone()));
+        Ok(())
+    }
+
+    /// Finishes the last table and makes all names durable; after an error (`written`, or one here) removes what was begun.
+    pub(crate) fn finish_after(mut self, written: Result<()>) -> Result<Vec<TableMeta>> {
+        let finished = written.and_then(|()| self.cut()).and_then(|()| self.sync_directory());
+        match finished {
+            Ok(()) => Ok(self.finished),
+            Err(error) => {
+                self.current = None;
+                let fs = &self.store.options.file_system;
+                for number in self.started {
+                    // Best effort: what stays is an orphan that the next open removes.
+                    let _left_over = fs.remove_file(&table_path(&self.store.directory, number));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn sync_directory(&self) -> Result<()> {
+        if self.started.is_empty() {
+            return Ok(());
+        }
+        let directory: &Path = &self.store.directory;
+        self.store.options.file_system.sync_dir(directory).map_err(Error::io("syncing the directory", directory))
+    }
+}
+
+/// The sequence number of the oldest live snapshot, or the largest if there is none.
+pub(crate) fn oldest_snapshot(store: &Store) -> SeqNo {
+    store.snapshots.oldest().unwrap_or(crate::key::MAX_SEQNO)
+}

@@ -1,0 +1,135 @@
+//! Sealed memtables become a level-0 table.
+//!
+//! Order (DESIGN: a file's life): sync the log up to the memtables' newest write, write and sync the table, sync the directory, append and sync the edit, publish. The log comes first because the edit makes
+//! this keyspace's writes durable: a power cut must not keep them and take back an earlier write to another keyspace.
+
+use std::sync::Arc;
+
+use crate::compaction::output::Outputs;
+use crate::compaction::retention::Retention;
+use crate::cursor::Cursor;
+use crate::error::Result;
+use crate::key::SeqNo;
+use crate::memtable::{Memtable, MemtableCursor};
+use crate::read::merge::MergeCursor;
+use crate::store::Store;
+use crate::table::TableMeta;
+use crate::tree::Tree;
+use crate::version::edit::{Edit, KeyspaceEdit, LogFloor};
+use crate::wal::Wal;
+
+/// Flushes the sealed memtables of the next tree that waits; whether there was one.
+///
+/// # Errors
+/// What stopped the flush; the caller makes it stick.
+pub(crate) fn flush_next(store: &Store) -> Result<bool> {
+    let Some(tree) = store.flushes.pop() else { return Ok(false) };
+    flush_tree(store, &tree)?;
+    Ok(true)
+}
+
+/// Flushes all memtables of `tree` that are sealed now into one table.
+pub(crate) fn flush_tree(store: &Store, tree: &Arc<Tree>) -> Result<()> {
+    let _only_flush = tree.flushing.lock();
+    let sealed = tree.view().sealed.clone();
+    if sealed.is_empty() || tree.is_dropped() {
+        return Ok(());
+    }
+    let Some(wal) = &store.wal else { return Ok(()) };
+    let newest = sealed.iter().filter_map(|memtable| memtable.last_seqno()).max().unwrap_or(0);
+    wal.sync_through(newest)?;
+    let tables = write_table(store, tree, &sealed)?;
+    if install(store, wal, tree, &sealed, newest, tables)? {
+        store.shrink_memtables(sealed.iter().map(|memtable| memtable.bytes()).sum());
+        release_log(store, wal)?;
+        store.compaction_wanted(tree);
+    }
+    Ok(())
+}
+
+/// Writes what live readers can still see of the memtables; at most one table, since level 0 takes any size.
+fn write_table(store: &Store, tree: &Tree, sealed: &[Arc<Memtable>]) -> Result<Vec<TableMeta>> {
+    let cursors = sealed.iter().map(|memtable| MemtableCursor::new(memtable.clone())).collect();
+    let mut cursor = MergeCursor::new(cursors);
+    let mut retention = Retention::new(store.snapshots.list(), false);
+    let mut outputs = Outputs::level0(store, &tree.options());
+    let written = outputs.write_all(&mut cursor, None, &mut retention, &mut |_| true, &mut || Ok(()));
+    let tables = outputs.finish_after(written)?;
+    let written_bytes = tables.iter().map(|meta| meta.file_bytes).sum();
+    tree.amplification.add_flush(written_bytes);
+    Ok(tables)
+}
+
+/// Puts the tables in the place of the memtables; `false` if the keyspace was dropped meanwhile.
+fn install(
+    store: &Store,
+    wal: &Wal,
+    tree: &Tree,
+    sealed: &[Arc<Memtable>],
+    newest: SeqNo,
+    tables: Vec<TableMeta>,
+) -> Result<bool> {
+    let handles: Vec<_> = tables.iter().map(|meta| (0, store.tables.handle(meta.clone()))).collect();
+    let installed = store.versions.install(
+        |state| {
+            if !state.keyspaces.contains_key(&tree.id) {
+                return None;
+            }
+            let added = tables.into_iter().map(|meta| (0, meta)).collect();
+            let keyspace = KeyspaceEdit { id: tree.id, flushed_seqno: Some(newest), added, removed: Vec::new() };
+            Some(Edit {
+                keyspaces: vec![keyspace],
+                log_synced_seqno: Some(wal.synced_seqno().max(state.log_synced_seqno)),
+                ..Edit::default()
+            })
+        },
+        || tree.install(sealed, |version| version.apply(handles.clone(), &[])),
+    )?;
+    if installed.is_none() {
+        handles.iter().for_each(|(_, handle)| handle.mark_obsolete());
+    }
+    Ok(installed.is_some())
+}
+
+/// Lets go of the log that nothing needs any more: first the manifest says so, then the segments go.
+pub(crate) fn release_log(store: &Store, wal: &Wal) -> Result<()> {
+    let Some(floor) = wal.plan_release(flushed_through(store)) else { return Ok(()) };
+    // The metadata in the edit must not be ahead of the log that is on storage: data and position would disagree after a power cut.
+    let metadata = store.metadata.with_prefix("");
+    wal.sync_all()?;
+    let released = store.versions.install(
+        |state| {
+            let moves_on = floor.segment > state.log_floor.segment;
+            let forgotten = state.dropped.iter().filter(|(_, dropped)| dropped.seqno <= floor.prev_seqno);
+            moves_on.then(|| Edit {
+                log_floor: Some(LogFloor { segment: floor.segment, prev_seqno: floor.prev_seqno }),
+                log_synced_seqno: Some(wal.synced_seqno().max(state.log_synced_seqno)),
+                last_seqno: Some(store.visible().max(state.last_seqno)),
+                metadata: Some(metadata.into_iter().map(|(name, value)| (name, value.to_vec())).collect()),
+                forgotten: forgotten.map(|(id, _)| *id).collect(),
+                ..Edit::default()
+            })
+        },
+        || (),
+    )?;
+    if released.is_some() {
+        wal.release_below(floor.segment)?;
+        let state_names = store.versions.with_state(|state| state.dropped.keys().copied().collect::<Vec<_>>());
+        let mut trees = store.trees.write();
+        let live: Vec<_> = trees.by_name.values().map(|tree| tree.id).collect();
+        trees.names.retain(|id, _| live.contains(id) || state_names.contains(id));
+    }
+    Ok(())
+}
+
+/// Every write up to the answer is in tables (or was never logged). The visible number is read before the views: a write that is logged but not yet in a memtable is above it.
+fn flushed_through(store: &Store) -> SeqNo {
+    let visible = store.visible();
+    let mut through = visible;
+    for tree in store.live_trees() {
+        for first in tree.view().memtables().filter_map(|memtable| memtable.first_seqno()) {
+            through = through.min(first - 1);
+        }
+    }
+    through
+}

@@ -1,0 +1,212 @@
+//! One consistent set of sources: the memtables and the version of a keyspace at one moment.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::cursor::Cursor;
+use crate::error::Result;
+use crate::key::{Lookup, SeqNo, Trailer};
+use crate::memtable::{Memtable, MemtableCursor};
+use crate::read::merge::MergeCursor;
+use crate::slice::Slice;
+use crate::table::handle::TableHandle;
+use crate::table::iterator::TableCursor;
+use crate::table::level_iterator::LevelCursor;
+use crate::table::reader::TableHit;
+use crate::version::{LEVELS, Version};
+
+/// How many candidate tables a get looks at in one round: all filter lines of a round are requested from memory before the first is tested.
+const ROUND_TABLES: usize = 8;
+
+/// The sources of a keyspace, newest first: active memtable, sealed memtables, tables. Immutable, but for the active memtable, which grows; a reader
+/// that also fixes a sequence number sees a fixed state.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) active: Arc<Memtable>,
+    /// Newest first.
+    pub(crate) sealed: Vec<Arc<Memtable>>,
+    pub(crate) version: Arc<Version<TableHandle>>,
+}
+
+/// A value found by a get.
+pub(crate) enum Found<'a> {
+    Memory(&'a [u8]),
+    Table(TableHit<'a>),
+}
+
+impl Found<'_> {
+    pub(crate) fn value(&self) -> &[u8] {
+        match self {
+            Found::Memory(value) => value,
+            Found::Table(hit) => hit.value(),
+        }
+    }
+
+    /// The value to hand out: a copy if it is small or lies in a memtable, else pinned.
+    pub(crate) fn into_slice(self) -> Slice {
+        match self {
+            Found::Memory(value) => Slice::copy_from_slice(value),
+            Found::Table(hit) => hit.into_slice(),
+        }
+    }
+}
+
+/// What one get touched, for the read amplification.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Touched {
+    /// Tables whose filter was asked.
+    pub(crate) tables: u32,
+    /// Blocks that were searched.
+    pub(crate) blocks: u32,
+}
+
+impl View {
+    /// All memtables, newest first.
+    pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+        std::iter::once(&self.active).chain(&self.sealed)
+    }
+
+    /// Finds the newest visible value of a key and hands it to `with`; `None` if the key is absent or deleted.
+    #[inline]
+    pub(crate) fn find<R>(
+        &self,
+        lookup: &Lookup<'_>,
+        touched: &mut Touched,
+        with: impl FnOnce(Found<'_>) -> R,
+    ) -> Result<Option<R>> {
+        for memtable in self.memtables() {
+            if let Some((trailer, value)) = memtable.get(lookup) {
+                return Ok(trailer.is_put().then(|| with(Found::Memory(value))));
+            }
+        }
+        self.find_in_tables(lookup, touched, with)
+    }
+
+    fn find_in_tables<R>(
+        &self,
+        lookup: &Lookup<'_>,
+        touched: &mut Touched,
+        with: impl FnOnce(Found<'_>) -> R,
+    ) -> Result<Option<R>> {
+        let mut candidates = self.candidates(lookup);
+        let mut with = Some(with);
+        loop {
+            let mut round: [Option<&TableHandle>; ROUND_TABLES] = [None; ROUND_TABLES];
+            for place in &mut round {
+                let Some(handle) = candidates.next() else { break };
+                handle.table()?.prefetch_filter(lookup.hash);
+                *place = Some(handle);
+            }
+            for place in &round {
+                let Some(handle) = place else { return Ok(None) };
+                touched.tables += 1;
+                let table = handle.table()?;
+                if !table.may_contain(lookup.hash) {
+                    continue;
+                }
+                touched.blocks += 1;
+                if let Some(hit) = table.get(lookup)? {
+                    let with = with.take();
+                    return Ok(with.filter(|_| hit.trailer.is_put()).map(|with| with(Found::Table(hit))));
+                }
+            }
+        }
+    }
+
+    /// The tables whose key range holds the key, newest first: those of level 0, then at most one a level.
+    fn candidates<'v>(&'v self, lookup: &Lookup<'_>) -> impl Iterator<Item = &'v TableHandle> {
+        let (key, prefix) = (lookup.key, lookup.prefix);
+        let level0 = self.version.level(0).tables().iter().filter(move |handle| handle.meta.covers(key));
+        let below = (1..LEVELS).filter_map(move |level| self.version.level(level).find(key, prefix));
+        level0.chain(below).map(|handle| &**handle)
+    }
+
+    /// Cursors over all sources that can hold keys of `smallest..=largest` (`None`: unbounded).
+    pub(crate) fn sources(&self) -> Result<Vec<Source>> {
+        let mut sources = Vec::with_capacity(self.sealed.len() + LEVELS + 4);
+        for memtable in self.memtables().filter(|memtable| !memtable.is_empty()) {
+            sources.push(Source::Memtable(MemtableCursor::new(memtable.clone())));
+        }
+        for handle in self.version.level(0).tables().iter() {
+            sources.push(Source::Table(TableCursor::new(handle.table_arc()?)));
+        }
+        for level in 1..LEVELS {
+            let tables = self.version.level(level).tables();
+            if !tables.is_empty() {
+                sources.push(Source::Level(LevelCursor::new(tables.clone())));
+            }
+        }
+        Ok(sources)
+    }
+
+    /// One cursor over everything in the view, in internal order.
+    pub(crate) fn cursor(&self) -> Result<MergeCursor<Source>> {
+        Ok(MergeCursor::new(self.sources()?))
+    }
+}
+
+/// One sorted run. An enum and not a trait object, so that a step costs a branch and not a virtual call.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Memtable(MemtableCursor),
+    Table(TableCursor),
+    Level(LevelCursor),
+}
+
+macro_rules! each {
+    ($source:expr, $cursor:ident => $call:expr) => {
+        match $source {
+            Source::Memtable($cursor) => $call,
+            Source::Table($cursor) => $call,
+            Source::Level($cursor) => $call,
+        }
+    };
+}
+
+impl Cursor for Source {
+    #[inline]
+    fn valid(&self) -> bool {
+        each!(self, cursor => cursor.valid())
+    }
+    #[inline]
+    fn key(&self) -> &[u8] {
+        each!(self, cursor => cursor.key())
+    }
+    #[inline]
+    fn key_prefix(&self) -> u64 {
+        each!(self, cursor => cursor.key_prefix())
+    }
+    #[inline]
+    fn trailer(&self) -> Trailer {
+        each!(self, cursor => cursor.trailer())
+    }
+    #[inline]
+    fn value(&self) -> &[u8] {
+        each!(self, cursor => cursor.value())
+    }
+    #[inline]
+    fn value_owner(&self) -> Option<&Bytes> {
+        each!(self, cursor => cursor.value_owner())
+    }
+    fn seek_to_first(&mut self) -> Result<()> {
+        each!(self, cursor => cursor.seek_to_first())
+    }
+    fn seek_to_last(&mut self) -> Result<()> {
+        each!(self, cursor => cursor.seek_to_last())
+    }
+    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
+        each!(self, cursor => cursor.seek(key, seqno))
+    }
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        each!(self, cursor => cursor.seek_before(key))
+    }
+    #[inline]
+    fn next(&mut self) -> Result<()> {
+        each!(self, cursor => cursor.next())
+    }
+    #[inline]
+    fn prev(&mut self) -> Result<()> {
+        each!(self, cursor => cursor.prev())
+    }
+}

@@ -1,0 +1,256 @@
+//! What all parts of an open database share, below the public handles and the commit path.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::background::Signal;
+use crate::batch::KeyspaceId;
+use crate::error::Result;
+use crate::fs::FileLock;
+use crate::health::Health;
+use crate::key::SeqNo;
+use crate::memtable::{ArenaPool, Memtable};
+use crate::metadata::Metadata;
+use crate::name::KeyspaceName;
+use crate::options::{KeyspaceOptions, Limits, Options};
+use crate::read::snapshots::SnapshotList;
+use crate::table::cache::{Purger, TableCache};
+use crate::tree::Tree;
+use crate::version::set::VersionSet;
+use crate::wal::Wal;
+use crate::write::pressure::Pressure;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Store {
+    /// Tells this open database from any other of the process: a batch remembers whose handles it was built with.
+    pub(crate) instance: u64,
+    pub(crate) directory: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) limits: Limits,
+    pub(crate) health: Health,
+    pub(crate) signal: Arc<Signal>,
+    /// The last published sequence number: what is at or below it is complete in the memtables and tables.
+    visible: AtomicU64,
+    pub(crate) snapshots: SnapshotList,
+    pub(crate) trees: RwLock<Trees>,
+    pub(crate) versions: VersionSet,
+    /// The log; none when opened read-only.
+    pub(crate) wal: Option<Arc<Wal>>,
+    pub(crate) tables: Arc<TableCache>,
+    pub(crate) purger: Arc<Purger>,
+    pub(crate) arenas: Arc<ArenaPool>,
+    /// All memtables together, active and sealed.
+    memtable_bytes: AtomicUsize,
+    pub(crate) pressure: Pressure,
+    pub(crate) metadata: Metadata,
+    pub(crate) flushes: TreeQueue,
+    pub(crate) compactions: TreeQueue,
+    /// Work that is running in the background right now.
+    pub(crate) running: AtomicUsize,
+    pub(crate) lock: Mutex<Option<Box<dyn FileLock>>>,
+}
+
+/// What [`Store::new`] is made of, where it is not made anew.
+pub(crate) struct StoreParts {
+    pub(crate) directory: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) versions: VersionSet,
+    pub(crate) wal: Option<Arc<Wal>>,
+    pub(crate) tables: Arc<TableCache>,
+    pub(crate) purger: Arc<Purger>,
+    pub(crate) arenas: Arc<ArenaPool>,
+    pub(crate) metadata: Metadata,
+    pub(crate) trees: Trees,
+    pub(crate) last_seqno: SeqNo,
+    pub(crate) lock: Box<dyn FileLock>,
+}
+
+/// The keyspaces.
+#[derive(Debug, Default)]
+pub(crate) struct Trees {
+    pub(crate) by_name: BTreeMap<KeyspaceName, Arc<Tree>>,
+    /// Names of every keyspace that the log may speak of, dropped ones included.
+    pub(crate) names: HashMap<KeyspaceId, KeyspaceName>,
+    /// Dropped keyspaces that a snapshot may still read, with the sequence number of the drop.
+    pub(crate) dropped: Vec<(SeqNo, Arc<Tree>)>,
+}
+
+static INSTANCES: AtomicU64 = AtomicU64::new(1);
+
+impl Store {
+    pub(crate) fn new(parts: StoreParts) -> Self {
+        let health = if parts.options.read_only { Health::read_only() } else { Health::default() };
+        let memtables = parts.trees.by_name.values().map(|tree| tree.view().memtables().map(|m| m.bytes()).sum::<usize>());
+        Store {
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed), // only has to be unique
+            directory: parts.directory,
+            limits: parts.options.limits(),
+            health,
+            signal: Arc::default(),
+            visible: AtomicU64::new(parts.last_seqno),
+            snapshots: SnapshotList::default(),
+            versions: parts.versions,
+            wal: parts.wal,
+            tables: parts.tables,
+            purger: parts.purger,
+            arenas: parts.arenas,
+            memtable_bytes: AtomicUsize::new(memtables.sum()),
+            pressure: Pressure::default(),
+            metadata: parts.metadata,
+            flushes: TreeQueue::default(),
+            compactions: TreeQueue::default(),
+            running: AtomicUsize::new(0),
+            lock: Mutex::new(Some(parts.lock)),
+            trees: RwLock::new(parts.trees),
+            options: parts.options,
+        }
+    }
+
+    /// The last published sequence number. Load it after the view: then the view holds the newest version that the number admits.
+    #[inline]
+    pub(crate) fn visible(&self) -> SeqNo {
+        // Acquire pairs with the release in `publish`: the memtable entries up to the number are complete.
+        self.visible.load(Ordering::Acquire)
+    }
+
+    /// Makes everything up to `seqno` visible; only under the commit lock.
+    #[inline]
+    pub(crate) fn publish(&self, seqno: SeqNo) {
+        self.visible.store(seqno, Ordering::Release);
+    }
+
+    /// A view of `tree` and a sequence number such that the view holds every write up to it: what a multi-key read needs.
+    pub(crate) fn consistent(&self, tree: &Tree) -> (Arc<crate::read::view::View>, SeqNo) {
+        loop {
+            let view = tree.view_arc();
+            let seqno = self.visible();
+            if Arc::ptr_eq(&view, &tree.view()) {
+                return (view, seqno);
+            }
+        }
+    }
+
+    pub(crate) fn new_memtable(&self, options: &KeyspaceOptions) -> Arc<Memtable> {
+        Arc::new(Memtable::new(options.memtable, self.limits.memtable_bytes, &self.arenas))
+    }
+
+    /// Counts memory that memtables took; the new total.
+    #[inline]
+    pub(crate) fn grow_memtables(&self, bytes: usize) -> usize {
+        // Relaxed: a counter; writers that meet the limit wait under a lock.
+        self.memtable_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+
+    pub(crate) fn shrink_memtables(&self, bytes: usize) {
+        self.memtable_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn memtable_bytes(&self) -> usize {
+        self.memtable_bytes.load(Ordering::Relaxed)
+    }
+
+    /// All live keyspaces.
+    pub(crate) fn live_trees(&self) -> Vec<Arc<Tree>> {
+        self.trees.read().by_name.values().cloned().collect()
+    }
+
+    pub(crate) fn name_of(&self, id: KeyspaceId) -> KeyspaceName {
+        self.trees.read().names.get(&id).cloned().unwrap_or_else(|| KeyspaceName::from(format!("#{id}")))
+    }
+
+    /// Asks the background to flush a tree's sealed memtables.
+    pub(crate) fn flush_wanted(&self, tree: &Arc<Tree>) {
+        self.flushes.push(tree);
+        self.signal.notify();
+    }
+
+    /// Asks the background to look whether a tree wants compaction.
+    pub(crate) fn compaction_wanted(&self, tree: &Arc<Tree>) {
+        self.compactions.push(tree);
+        self.signal.notify();
+    }
+
+    /// Waits until `done`, the database fails, or it is closed.
+    ///
+    /// # Errors
+    /// `Closed`, or `ReadOnly` with the failure.
+    pub(crate) fn wait_until(&self, mut done: impl FnMut() -> bool) -> Result<()> {
+        loop {
+            let seen = self.signal.generation();
+            if done() {
+                return Ok(());
+            }
+            self.health.check_write()?;
+            self.signal.wait(seen);
+        }
+    }
+
+    /// Ends a snapshot, and lets dropped keyspaces go that no older snapshot can read any more.
+    pub(crate) fn release_snapshot(&self, seqno: SeqNo) {
+        self.snapshots.release(seqno);
+        if self.trees.read().dropped.is_empty() {
+            return;
+        }
+        self.release_dropped();
+    }
+
+    /// Clears the dropped keyspaces that no live snapshot can read.
+    pub(crate) fn release_dropped(&self) {
+        let oldest = self.snapshots.oldest().unwrap_or(SeqNo::MAX);
+        let mut trees = self.trees.write();
+        let (keep, free): (Vec<_>, Vec<_>) = trees.dropped.drain(..).partition(|(at, _)| oldest < *at);
+        trees.dropped = keep;
+        drop(trees);
+        for (_, tree) in free {
+            self.discard(&tree);
+        }
+    }
+
+    /// Lets go of a dropped tree's memtables and tables; the files go when the last reader does.
+    fn discard(&self, tree: &Tree) {
+        let view = tree.view_arc();
+        tree.clear(self.new_memtable(&tree.options()));
+        self.shrink_memtables(view.memtables().map(|memtable| memtable.bytes()).sum());
+        for handle in view.version.tables() {
+            handle.mark_obsolete();
+        }
+    }
+}
+
+/// Trees that wait for background work, each at most once.
+#[derive(Debug, Default)]
+pub(crate) struct TreeQueue {
+    inner: Mutex<(VecDeque<Arc<Tree>>, HashSet<KeyspaceId>)>,
+    len: AtomicUsize,
+}
+
+impl TreeQueue {
+    pub(crate) fn push(&self, tree: &Arc<Tree>) {
+        let mut inner = self.inner.lock();
+        if inner.1.insert(tree.id) {
+            inner.0.push_back(tree.clone());
+            self.len.store(inner.0.len(), Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn pop(&self) -> Option<Arc<Tree>> {
+        let mut inner = self.inner.lock();
+        let tree = inner.0.pop_front()?;
+        inner.1.remove(&tree.id);
+        self.len.store(inner.0.len(), Ordering::Relaxed);
+        Some(tree)
+    }
+
+    /// Whether nothing waits; may be a moment old.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        // Relaxed: a hint; who needs certainty holds a generation of the signal.
+        self.len.load(Ordering::Relaxed) == 0
+    }
+}

@@ -1,0 +1,65 @@
+//! The durable side of all versions: one manifest, one change at a time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::version::edit::{Edit, ManifestState};
+use crate::version::manifest::Manifest;
+
+/// Appends edits to the manifest in the order in which they take effect.
+#[derive(Debug)]
+pub(crate) struct VersionSet {
+    inner: Mutex<Inner>,
+    next_file: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    manifest: Manifest,
+    state: ManifestState,
+}
+
+impl VersionSet {
+    pub(crate) fn new(manifest: Manifest, state: ManifestState) -> Self {
+        let next_file = AtomicU64::new(state.next_file_number);
+        VersionSet { inner: Mutex::new(Inner { manifest, state }), next_file }
+    }
+
+    /// A file number nobody has; files of numbers that no edit names are removed at the next open.
+    pub(crate) fn next_file_number(&self) -> u64 {
+        self.next_file.fetch_add(1, Ordering::Relaxed) // only has to be unique
+    }
+
+    /// Makes one change durable and then lets `publish` make it visible, both before any other change. `build` sees the state that it changes; `None` means that there is nothing to
+    /// change any more.
+    ///
+    /// # Errors
+    /// `Io`; the manifest takes no more edits after it.
+    pub(crate) fn install<R>(
+        &self,
+        build: impl FnOnce(&ManifestState) -> Option<Edit>,
+        publish: impl FnOnce() -> R,
+    ) -> Result<Option<R>> {
+        let mut inner = self.inner.lock();
+        let Inner { manifest, state } = &mut *inner;
+        let Some(mut edit) = build(state) else { return Ok(None) };
+        edit.next_file_number = Some(self.next_file.load(Ordering::Relaxed));
+        manifest.append(&edit)?;
+        state.apply(&edit).map_err(|reason| Error::corruption(manifest.path(), manifest.len(), reason))?;
+        let answer = publish();
+        manifest.roll_if_large(state)?;
+        Ok(Some(answer))
+    }
+
+    /// Looks at the durable state.
+    pub(crate) fn with_state<R>(&self, look: impl FnOnce(&ManifestState) -> R) -> R {
+        look(&self.inner.lock().state)
+    }
+
+    /// Notes at a clean close that the manifest is complete, so that a later truncation is found.
+    pub(crate) fn seal(&self) -> Result<()> {
+        self.inner.lock().manifest.seal()
+    }
+}

@@ -1,0 +1,193 @@
+//! What the commit lock protects: the log's writing end, the last sequence number, and which memtable takes each keyspace's writes.
+
+use std::sync::Arc;
+
+use crate::batch::{KeyspaceId, Op, Ops};
+use crate::error::{Error, Result};
+use crate::key::{MAX_SEQNO, SeqNo, Trailer, ValueKind};
+use crate::memtable::Memtable;
+use crate::options::Durability;
+use crate::store::Store;
+use crate::tree::Tree;
+use crate::wal::WalWriter;
+use crate::write::queue::{Commit, Request};
+
+/// One keyspace as the commit path sees it.
+struct Slot {
+    tree: Arc<Tree>,
+    /// The same memtable as in the tree's view, at hand without loading the view.
+    active: Arc<Memtable>,
+}
+
+/// See the module.
+pub(crate) struct CommitState {
+    store: Arc<Store>,
+    log: WalWriter,
+    last_seqno: SeqNo,
+    /// By keyspace id; `None` for dropped ones.
+    slots: Vec<Option<Slot>>,
+}
+
+impl CommitState {
+    pub(crate) fn new(store: Arc<Store>, log: WalWriter) -> Self {
+        let last_seqno = store.visible();
+        CommitState { store, log, last_seqno, slots: Vec::new() }
+    }
+
+    /// Writes to `tree` go to its active memtable from now on.
+    pub(crate) fn add(&mut self, tree: Arc<Tree>) {
+        let at = tree.id as usize;
+        if self.slots.len() <= at {
+            self.slots.resize_with(at + 1, || None);
+        }
+        let active = tree.view().active.clone();
+        self.slots[at] = Some(Slot { tree, active });
+    }
+
+    fn slot(&self, id: KeyspaceId) -> Result<&Slot> {
+        match self.slots.get(id as usize) {
+            Some(Some(slot)) => Ok(slot),
+            _ => Err(Error::KeyspaceDropped { name: self.store.name_of(id).to_string() }),
+        }
+    }
+
+    /// Every operation's keyspace must be live before anything is written.
+    fn check(&self, encoded: &[u8]) -> Result<()> {
+        for op in Ops::new(encoded) {
+            match op.map_err(|reason| Error::InvalidArgument(reason.to_owned()))? {
+                Op::Put { keyspace, .. } | Op::Delete { keyspace, .. } | Op::DropKeyspace { keyspace } => {
+                    self.slot(keyspace)?;
+                }
+                Op::Metadata { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of the batch's first operation.
+    fn first_seqno(&self, request: &Request) -> Result<SeqNo> {
+        let next = self.last_seqno + 1;
+        let first = request.first_seqno.unwrap_or(next);
+        if first < next {
+            let reason = format!("a batch from another log begins at {first}, but {next} is the next number here");
+            return Err(Error::InvalidArgument(reason));
+        }
+        if first + SeqNo::from(request.count) > MAX_SEQNO {
+            return Err(Error::InvalidArgument(format!("sequence numbers end at {MAX_SEQNO}")));
+        }
+        Ok(first)
+    }
+
+    /// Applies checked operations to the memtables; whether some memtable is full now.
+    fn insert(&mut self, encoded: &[u8], first: SeqNo, logged: bool) -> Result<bool> {
+        let limit_bytes = self.store.limits.memtable_bytes;
+        let (mut full, mut grown_bytes) = (false, 0);
+        let mut seqno = first;
+        for op in Ops::new(encoded).flatten() {
+            let (id, key, kind, value) = match op {
+                Op::Put { keyspace, key, value } => (keyspace, key, ValueKind::Put, value),
+                Op::Delete { keyspace, key } => (keyspace, key, ValueKind::Delete, &[][..]),
+                Op::DropKeyspace { keyspace } => {
+                    self.drop_slot(keyspace, seqno);
+                    seqno += 1;
+                    continue;
+                }
+                Op::Metadata { .. } => continue,
+            };
+            let slot = self.slot(id)?;
+            let before_bytes = slot.active.bytes();
+            slot.active.insert(key, Trailer::new(seqno, kind), value);
+            let after_bytes = slot.active.bytes();
+            slot.tree.amplification.add_user_bytes((key.len() + value.len()) as u64, logged);
+            grown_bytes += after_bytes - before_bytes;
+            full |= after_bytes >= limit_bytes;
+            seqno += 1;
+        }
+        let total_bytes = self.store.grow_memtables(grown_bytes);
+        Ok(full || total_bytes >= self.store.limits.write_buffer_bytes / 2)
+    }
+
+    /// After the log's publication: whoever sees an entry and then syncs the log has it on storage.
+    fn set_metadata(&self, encoded: &[u8]) {
+        for op in Ops::new(encoded).flatten() {
+            if let Op::Metadata { name, value } = op {
+                self.store.metadata.set(name, value);
+            }
+        }
+    }
+
+    fn drop_slot(&mut self, id: KeyspaceId, seqno: SeqNo) {
+        if let Some(slot) = self.slots.get_mut(id as usize).and_then(Option::take) {
+            slot.tree.mark_dropped(seqno);
+        }
+    }
+
+    /// Seals memtables that are full, then, while the active ones together take more than half of the write buffers, the largest.
+    fn seal_full(&mut self) {
+        let limits = self.store.limits;
+        let mut active: Vec<(usize, KeyspaceId)> = self
+            .slots
+            .iter()
+            .flatten()
+            .filter(|slot| !slot.active.is_empty())
+            .map(|slot| (slot.active.bytes(), slot.tree.id))
+            .collect();
+        active.sort_unstable_by(|a, b| b.cmp(a));
+        let mut active_bytes: usize = active.iter().map(|(bytes, _)| bytes).sum();
+        for (bytes, id) in active {
+            if bytes >= limits.memtable_bytes || active_bytes >= limits.write_buffer_bytes / 2 {
+                self.seal(id);
+                active_bytes -= bytes;
+            }
+        }
+    }
+
+    /// Seals a keyspace's active memtable, unless it is empty, and tells the background.
+    pub(crate) fn seal(&mut self, id: KeyspaceId) {
+        let Some(Some(slot)) = self.slots.get_mut(id as usize) else { return };
+        if slot.active.is_empty() {
+            return;
+        }
+        let next = self.store.new_memtable(&slot.tree.options());
+        slot.tree.seal(next.clone());
+        slot.active = next;
+        self.store.flush_wanted(&slot.tree);
+    }
+
+    /// Seals every active memtable that holds something.
+    pub(crate) fn seal_all(&mut self) {
+        for id in 0..self.slots.len() {
+            self.seal(id as KeyspaceId);
+        }
+    }
+
+    /// Forgets every keyspace, so that nothing keeps the closed database's memory.
+    pub(crate) fn clear(&mut self) {
+        self.slots.clear();
+    }
+}
+
+impl Commit for CommitState {
+    fn commit(&mut self, request: &Request) -> Result<SeqNo> {
+        self.store.health.check_write()?;
+        self.check(&request.encoded)?;
+        let first = self.first_seqno(request)?;
+        let last = first + SeqNo::from(request.count) - 1;
+        let logged = request.durability != Durability::NoLog;
+        if logged && let Err(error) = self.log.append(first, request.count, &request.encoded) {
+            self.store.health.fail("writing the log", &error);
+            return Err(error);
+        }
+        let full = self.insert(&request.encoded, first, logged)?;
+        self.last_seqno = last;
+        self.store.publish(last);
+        if logged {
+            self.log.publish();
+        }
+        self.set_metadata(&request.encoded);
+        if full {
+            self.seal_full();
+        }
+        Ok(last)
+    }
+}
