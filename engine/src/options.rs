@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
-use crate::fs::FileSystem;
+use crate::fs::{FileSystem, OsFileSystem};
 
 /// The least [`Options::memory_bytes`] allows.
 pub const MIN_MEMORY_BYTES: usize = 4 << 20;
@@ -85,7 +85,7 @@ impl Default for Options {
             wal_segment_bytes: None,
             max_wal_bytes: None,
             max_retained_wal_bytes: 4 << 30,
-            file_system: todo_fs(),
+            file_system: Arc::new(OsFileSystem),
             clock: Arc::new(SystemClock::default()),
         }
     }
@@ -362,7 +362,4 @@ mod tests {
         assert!(KeyspaceOptions::new().level_ratio(1).check().is_err());
         assert!(KeyspaceOptions::new().block_bytes(63).check().is_err());
     }
-}
-fn todo_fs() -> Arc<dyn FileSystem> {
-    unimplemented!()
 }

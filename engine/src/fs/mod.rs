@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-// mod fault;
+mod fault;
+mod mapping;
 mod os;
-// mod sim;
+mod sim;
 
-// pub use fault::{Fault, FaultFileSystem};
+pub use fault::{Fault, FaultFileSystem, Op};
 pub use os::OsFileSystem;
-// pub use sim::{Keep, SimFileSystem};
+pub use sim::{Keep, SimFileSystem};
 
 /// One entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

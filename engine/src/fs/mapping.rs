@@ -1,0 +1,87 @@
+//! Shared memory mappings: the one place of the filesystem layer that needs `unsafe`.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::ptr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memmap2::{Mmap, MmapOptions, MmapRaw};
+
+use super::{MappedFile, MappedSync};
+
+/// A writable shared mapping of a whole file. No reference into it is ever made: it is written through [`MappingWriter`] and made durable
+/// through this type; readers use `pread`.
+#[derive(Debug)]
+struct Mapping(MmapRaw);
+
+/// The only writer of a [`Mapping`]; not `Clone`, and writing needs `&mut`, so no two writes happen at once.
+#[derive(Debug)]
+pub(super) struct MappingWriter {
+    mapping: Arc<Mapping>,
+    len: u64,
+}
+
+impl MappingWriter {
+    /// Maps the first `len` bytes of `file` for writing. The file must have that length and keep it while mapped, or a later write is a signal.
+    ///
+    /// # Errors
+    /// What `mmap` answers, or `InvalidInput` if `len` exceeds the address space.
+    pub(super) fn new(file: &File, len: u64) -> io::Result<Self> {
+        let bytes = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let mapping = Arc::new(Mapping(MmapOptions::new().len(bytes).map_raw(file)?));
+        Ok(MappingWriter { mapping, len })
+    }
+}
+
+impl MappedFile for MappingWriter {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    #[inline]
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let fits = offset.checked_add(bytes.len() as u64).is_some_and(|end| end <= self.len);
+        if !fits {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "write past the end of a mapped file"));
+        }
+        // SAFETY: `fits` says that `offset..offset + bytes.len()` lies in the mapping, which is `self.len` bytes long (a `usize` when it was made), writable, and
+        // alive as long as `self.mapping`. `bytes` cannot overlap it: no reference into this mapping exists. No other thread writes it: this is its
+        // only writer and `&mut self` is exclusive; the syncer only passes addresses to the kernel.
+        unsafe {
+            ptr::copy_nonoverlapping(bytes.as_ptr(), self.mapping.0.as_mut_ptr().add(offset as usize), bytes.len());
+        }
+        Ok(())
+    }
+
+    fn syncer(&self) -> Arc<dyn MappedSync> {
+        self.mapping.clone()
+    }
+}
+
+impl MappedSync for Mapping {
+    fn sync(&self, range: Range<u64>) -> io::Result<()> {
+        let end = range.end.min(self.0.len() as u64);
+        if range.start >= end {
+            return Ok(());
+        }
+        // Both fit in `usize`: they are at most the mapping's length. memmap2 rounds the start down to a page, as msync wants it.
+        self.0.flush_range(range.start as usize, (end - range.start) as usize)
+    }
+}
+
+/// The whole of `file` as shared, read-only bytes.
+///
+/// # Errors
+/// What `mmap` answers.
+pub(super) fn map_read_only(file: &File) -> io::Result<Bytes> {
+    if file.metadata()?.len() == 0 {
+        return Ok(Bytes::new());
+    }
+    // SAFETY: the bytes must not change while they are mapped. `ReadableFile::map` is only used on files that the engine never writes again, and
+    // the directory's lock keeps other engines out; a foreign process that shortens the file regardless is outside what a mapping can guard against.
+    let mmap = unsafe { Mmap::map(file)? };
+    Ok(Bytes::from_owner(mmap))
+}
