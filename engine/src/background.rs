@@ -13,6 +13,12 @@ pub(crate) trait Work: Send + Sync + 'static {
     fn run_one(&self) -> bool;
 }
 
+/// A job that several threads can work on.
+pub(crate) trait Part: Send + Sync + std::fmt::Debug {
+    /// Does one part of it; `false` if none is left to begin.
+    fn run_part(&self) -> bool;
+}
+
 /// Tells idle threads that there may be work, and waiting callers that some was done.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {

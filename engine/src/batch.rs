@@ -117,22 +117,28 @@ impl WriteBatch {
     pub fn metadata<V: AsRef<[u8]>>(&mut self, name: &str, value: Option<V>) -> &mut Self {
         let value = value.as_ref().map(AsRef::as_ref);
         let value_bytes = value.map_or(0, <[u8]>::len);
-        if !(1..=MAX_METADATA_NAME_BYTES).contains(&name.len()) || value_bytes > MAX_METADATA_VALUE_BYTES {
+        let allowed = (1..=MAX_METADATA_NAME_BYTES).contains(&name.len()) && !name.contains(char::is_control);
+        if !allowed || value_bytes > MAX_METADATA_VALUE_BYTES {
             self.refused.get_or_insert_with(|| {
                 format!(
-                    "a metadata name has 1 to {MAX_METADATA_NAME_BYTES} bytes and its value at most {MAX_METADATA_VALUE_BYTES}, not {} and {value_bytes}",
-                    name.len()
+                    "a metadata name has 1 to {MAX_METADATA_NAME_BYTES} bytes and no control character, its value at most \
+                     {MAX_METADATA_VALUE_BYTES} bytes, unlike {name:?} with {value_bytes}"
                 )
             });
             return self;
         }
+        self.metadata_in(name, value);
+        self
+    }
+
+    /// Adds a change of metadata, without the checks on what users may name their entries.
+    pub(crate) fn metadata_in(&mut self, name: &str, value: Option<&[u8]>) {
         self.encoded.push(OP_METADATA);
         write_bytes(&mut self.encoded, name.as_bytes());
         self.encoded.push(u8::from(value.is_some()));
         if let Some(value) = value {
             write_bytes(&mut self.encoded, value);
         }
-        self
     }
 
     pub(crate) fn drop_keyspace(&mut self, id: KeyspaceId) {

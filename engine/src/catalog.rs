@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::batch::KeyspaceId;
 use crate::db::DbHandle;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::key::SeqNo;
 use crate::name::KeyspaceName;
 use crate::options::KeyspaceOptions;
@@ -67,22 +68,26 @@ impl DbHandle {
         let _one_at_a_time = self.catalog.lock();
         let Some(tree) = self.store.trees.read().by_name.get(name).cloned() else { return Ok(false) };
         let seqno = writer.drop_keyspace(tree.id, at)?;
-        self.install(Edit { dropped: vec![(tree.id, seqno)], ..Edit::default() })?;
-        let mut trees = self.store.trees.write();
-        trees.by_name.remove(name);
-        trees.dropped.push((seqno, tree));
-        drop(trees);
-        self.store.release_dropped();
-        self.store.signal.notify();
+        self.remove_tree(name, tree.id, seqno)?;
         Ok(true)
     }
 
-    /// The live tree of that name.
-    ///
-    /// # Errors
-    /// `KeyspaceDropped` if there is none.
-    pub(crate) fn live_tree(&self, name: &str) -> Result<Arc<Tree>> {
+    /// The part of a drop that comes after its operation `seqno` is in the log.
+    pub(crate) fn remove_tree(&self, name: &str, id: KeyspaceId, seqno: SeqNo) -> Result<()> {
+        self.install(Edit { dropped: vec![(id, seqno)], ..Edit::default() })?;
+        let mut trees = self.store.trees.write();
+        if let Some(tree) = trees.by_name.remove(name) {
+            trees.dropped.push((seqno, tree));
+        }
+        drop(trees);
+        self.store.release_dropped();
+        self.store.signal.notify();
+        Ok(())
+    }
+
+    /// The live tree of that name with the options it has, or a new one with default options.
+    pub(crate) fn tree_or_default(&self, name: &str) -> Result<Arc<Tree>> {
         let tree = self.store.trees.read().by_name.get(name).cloned();
-        tree.ok_or_else(|| Error::KeyspaceDropped { name: name.to_owned() })
+        tree.map_or_else(|| self.open_tree(name, KeyspaceOptions::default()), Ok)
     }
 }

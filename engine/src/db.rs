@@ -120,7 +120,7 @@ impl Db {
     /// # Errors
     /// `InvalidArgument` if the batch overlaps what is here only in part; otherwise as [`write`](Db::write).
     pub fn apply<V: AsRef<[u8]>>(&self, changes: &ChangeBatch, metadata: &[(&str, V)]) -> Result<SeqNo> {
-        crate::apply::apply(self, &self.0, changes, metadata)
+        crate::apply::apply(&self.0, changes, metadata)
     }
 
     /// A read view of everything at this moment.

@@ -14,8 +14,10 @@ use crate::memtable::{Memtable, MemtableCursor};
 use crate::read::merge::MergeCursor;
 use crate::store::Store;
 use crate::table::TableMeta;
+use crate::table::handle::TableHandle;
 use crate::tree::Tree;
 use crate::version::edit::{Edit, KeyspaceEdit, LogFloor};
+use crate::version::state::ManifestState;
 use crate::wal::Wal;
 
 /// Flushes the sealed memtables of the next tree that waits; whether there was one.
@@ -23,8 +25,8 @@ use crate::wal::Wal;
 /// # Errors
 /// What stopped the flush; the caller makes it stick.
 pub(crate) fn flush_next(store: &Store) -> Result<bool> {
-    let Some(tree) = store.flushes.pop() else { return Ok(false) };
-    flush_tree(store, &tree)?;
+    let Some(next) = store.flushes.pop() else { return Ok(false) };
+    flush_tree(store, &next.tree)?;
     Ok(true)
 }
 
@@ -69,7 +71,7 @@ fn install(
     newest: SeqNo,
     tables: Vec<TableMeta>,
 ) -> Result<bool> {
-    let handles: Vec<_> = tables.iter().map(|meta| (0, store.tables.handle(meta.clone()))).collect();
+    let handles: Vec<_> = tables.iter().map(|meta| (0, TableHandle::new(meta.clone(), store.tables.clone()))).collect();
     let installed = store.versions.install(
         |state| {
             if !state.keyspaces.contains_key(&tree.id) {
@@ -95,7 +97,7 @@ fn install(
 pub(crate) fn release_log(store: &Store, wal: &Wal) -> Result<()> {
     let Some(floor) = wal.plan_release(flushed_through(store)) else { return Ok(()) };
     // The metadata in the edit must not be ahead of the log that is on storage: data and position would disagree after a power cut.
-    let metadata = store.metadata.with_prefix("");
+    let metadata = store.metadata.encoded();
     wal.sync_all()?;
     let released = store.versions.install(
         |state| {
@@ -105,7 +107,7 @@ pub(crate) fn release_log(store: &Store, wal: &Wal) -> Result<()> {
                 log_floor: Some(LogFloor { segment: floor.segment, prev_seqno: floor.prev_seqno }),
                 log_synced_seqno: Some(wal.synced_seqno().max(state.log_synced_seqno)),
                 last_seqno: Some(store.visible().max(state.last_seqno)),
-                metadata: Some(metadata.into_iter().map(|(name, value)| (name, value.to_vec())).collect()),
+                metadata: Some(metadata),
                 forgotten: forgotten.map(|(id, _)| *id).collect(),
                 ..Edit::default()
             })
@@ -120,6 +122,18 @@ pub(crate) fn release_log(store: &Store, wal: &Wal) -> Result<()> {
         trees.names.retain(|id, _| live.contains(id) || state_names.contains(id));
     }
     Ok(())
+}
+
+/// Notes in the manifest how far the log is known to be on storage: at a clean close, so that what is missing later is damage.
+pub(crate) fn note_synced(store: &Store, wal: &Wal) -> Result<()> {
+    let metadata = store.metadata.encoded();
+    let edit = |state: &ManifestState| Edit {
+        log_synced_seqno: Some(wal.synced_seqno().max(state.log_synced_seqno)),
+        last_seqno: Some(store.visible().max(state.last_seqno)),
+        metadata: Some(metadata),
+        ..Edit::default()
+    };
+    store.versions.install(|state| Some(edit(state)), || ()).map(|_| ())
 }
 
 /// Every write up to the answer is in tables (or was never logged). The visible number is read before the views: a write that is logged but not yet in a memtable is above it.

@@ -45,6 +45,11 @@ impl Health {
         self.check_write().is_err()
     }
 
+    /// Whether a failure stopped writing.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.get().is_some()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.check_read().is_err()
     }

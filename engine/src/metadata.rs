@@ -28,6 +28,17 @@ impl Metadata {
         self.entries.lock().get(name).cloned()
     }
 
+    /// All entries, as an edit carries them.
+    pub(crate) fn encoded(&self) -> BTreeMap<String, Vec<u8>> {
+        self.entries.lock().iter().map(|(name, value)| (name.clone(), value.to_vec())).collect()
+    }
+
+    /// What an edit carried.
+    pub(crate) fn from_encoded(entries: &BTreeMap<String, Vec<u8>>) -> Self {
+        let entries = entries.iter().map(|(name, value)| (name.clone(), Slice::copy_from_slice(value)));
+        Metadata { entries: Mutex::new(entries.collect()) }
+    }
+
     /// All entries whose name begins with `prefix`.
     pub(crate) fn with_prefix(&self, prefix: &str) -> Vec<(String, Slice)> {
         let entries = self.entries.lock();

@@ -56,9 +56,9 @@ impl Slice {
         Slice(Repr::Shared(owner.slice_ref(part)))
     }
 
-    /// A slice that shares `bytes`.
-    pub(crate) fn from_shared(bytes: Bytes) -> Self {
-        Slice(Repr::Shared(bytes))
+    /// A slice of `part`, which lies inside `owner`, and which the owner is about as large as: shared unless it fits in place.
+    pub(crate) fn share(owner: &Bytes, part: &[u8]) -> Self {
+        if part.len() <= INLINE_BYTES { Slice::copy_from_slice(part) } else { Slice(Repr::Shared(owner.slice_ref(part))) }
     }
 
     /// The contents.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::background::Signal;
+use crate::background::{Part, Signal};
 use crate::batch::KeyspaceId;
 use crate::error::Result;
 use crate::fs::FileLock;
@@ -18,10 +18,11 @@ use crate::metadata::Metadata;
 use crate::name::KeyspaceName;
 use crate::options::{KeyspaceOptions, Limits, Options};
 use crate::read::snapshots::SnapshotList;
-use crate::table::cache::{Purger, TableCache};
+use crate::table::handle::{Purger, TableCache};
 use crate::tree::Tree;
 use crate::version::set::VersionSet;
 use crate::wal::Wal;
+use crate::wal::retention::RetentionPin;
 use crate::write::pressure::Pressure;
 
 /// See the module.
@@ -50,8 +51,10 @@ pub(crate) struct Store {
     pub(crate) metadata: Metadata,
     pub(crate) flushes: TreeQueue,
     pub(crate) compactions: TreeQueue,
-    /// Work that is running in the background right now.
-    pub(crate) running: AtomicUsize,
+    /// Compactions whose parts idle threads can take.
+    pub(crate) parts: Mutex<VecDeque<Arc<dyn Part>>>,
+    /// The log kept for each durable change cursor.
+    pub(crate) cursors: Mutex<HashMap<String, RetentionPin>>,
     pub(crate) lock: Mutex<Option<Box<dyn FileLock>>>,
 }
 
@@ -104,7 +107,8 @@ impl Store {
             metadata: parts.metadata,
             flushes: TreeQueue::default(),
             compactions: TreeQueue::default(),
-            running: AtomicUsize::new(0),
+            parts: Mutex::default(),
+            cursors: Mutex::default(),
             lock: Mutex::new(Some(parts.lock)),
             trees: RwLock::new(parts.trees),
             options: parts.options,
@@ -223,34 +227,61 @@ impl Store {
     }
 }
 
-/// Trees that wait for background work, each at most once.
+/// Trees that wait for background work, each at most once, and how many are being worked on.
 #[derive(Debug, Default)]
 pub(crate) struct TreeQueue {
-    inner: Mutex<(VecDeque<Arc<Tree>>, HashSet<KeyspaceId>)>,
+    inner: Mutex<Waiting>,
     len: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    trees: VecDeque<Arc<Tree>>,
+    ids: HashSet<KeyspaceId>,
+    in_progress: usize,
+}
+
+/// A tree taken off the queue; the work on it ends with this.
+#[derive(Debug)]
+pub(crate) struct InProgress<'q> {
+    queue: &'q TreeQueue,
+    pub(crate) tree: Arc<Tree>,
+}
+
+impl Drop for InProgress<'_> {
+    fn drop(&mut self) {
+        self.queue.inner.lock().in_progress -= 1;
+    }
 }
 
 impl TreeQueue {
     pub(crate) fn push(&self, tree: &Arc<Tree>) {
         let mut inner = self.inner.lock();
-        if inner.1.insert(tree.id) {
-            inner.0.push_back(tree.clone());
-            self.len.store(inner.0.len(), Ordering::Relaxed);
+        if inner.ids.insert(tree.id) {
+            inner.trees.push_back(tree.clone());
+            self.len.store(inner.trees.len(), Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn pop(&self) -> Option<Arc<Tree>> {
+    pub(crate) fn pop(&self) -> Option<InProgress<'_>> {
         let mut inner = self.inner.lock();
-        let tree = inner.0.pop_front()?;
-        inner.1.remove(&tree.id);
-        self.len.store(inner.0.len(), Ordering::Relaxed);
-        Some(tree)
+        let tree = inner.trees.pop_front()?;
+        inner.ids.remove(&tree.id);
+        inner.in_progress += 1;
+        self.len.store(inner.trees.len(), Ordering::Relaxed);
+        Some(InProgress { queue: self, tree })
     }
 
-    /// Whether nothing waits; may be a moment old.
+    /// Whether no tree waits; may be a moment old.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        // Relaxed: a hint; who needs certainty holds a generation of the signal.
+        // Relaxed: a hint; who needs certainty asks `is_idle`.
         self.len.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether no tree waits or is being worked on.
+    pub(crate) fn is_idle(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.trees.is_empty() && inner.in_progress == 0
     }
 }

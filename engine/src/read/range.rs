@@ -50,7 +50,10 @@ pub(crate) trait OpenCursor {
     type Cursor: Cursor;
 
     /// A cursor that is not positioned.
-    fn open(&mut self) -> VisibleCursor<Self::Cursor>;
+    ///
+    /// # Errors
+    /// What the sources say when they cannot be opened.
+    fn open(&mut self) -> Result<VisibleCursor<Self::Cursor>>;
 }
 
 /// The entries between two bounds, from both ends: owned, fused, point in time.
@@ -103,7 +106,7 @@ impl<F: OpenCursor> RangeIter<F> {
     }
 
     fn open_front(&mut self) -> Result<bool> {
-        let front = self.front.insert(self.open.open());
+        let front = self.front.insert(self.open.open()?);
         match &self.bounds.0 {
             Bound::Unbounded => front.seek_to_first()?,
             Bound::Included(key) => front.seek(key)?,
@@ -118,7 +121,7 @@ impl<F: OpenCursor> RangeIter<F> {
     }
 
     fn open_back(&mut self) -> Result<bool> {
-        let back = self.back.insert(self.open.open());
+        let back = self.back.insert(self.open.open()?);
         match &self.bounds.1 {
             Bound::Unbounded => back.seek_to_last()?,
             Bound::Excluded(key) => back.seek_before(key)?,

@@ -123,7 +123,7 @@ impl CommitState {
     }
 
     /// Seals memtables that are full, then, while the active ones together take more than half of the write buffers, the largest.
-    fn seal_full(&mut self) {
+    pub(crate) fn seal_full(&mut self) {
         let limits = self.store.limits;
         let mut active: Vec<(usize, KeyspaceId)> = self
             .slots
@@ -182,7 +182,7 @@ impl Commit for CommitState {
         self.last_seqno = last;
         self.store.publish(last);
         if logged {
-            self.log.publish();
+            self.log.publish(last);
         }
         self.set_metadata(&request.encoded);
         if full {

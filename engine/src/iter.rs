@@ -1,0 +1,98 @@
+//! [`Iter`]: the public iterator over a keyspace.
+
+use std::iter::FusedIterator;
+use std::sync::Arc;
+
+use crate::db::DbHandle;
+use crate::error::{Error, Result};
+use crate::key::SeqNo;
+use crate::read::merge::MergeCursor;
+use crate::read::range::{OpenCursor, RangeIter};
+use crate::read::view::{Source, View};
+use crate::read::visible::VisibleCursor;
+use crate::slice::Slice;
+
+pub(crate) use crate::read::range::{Bounds as KeyBounds, bounds_of, prefix_bounds};
+
+/// The entries of a keyspace, or of a part of it, in key order, from both ends.
+///
+/// Owned (`Send + 'static`), point in time, fused at both ends; `next` and `next_back` meet. An error is an item, and the last one.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = siltstone::Db::open(dir.path())?;
+/// # let ks = db.keyspace("ks", Default::default())?;
+/// ks.put_all([("a", "1"), ("b", "2"), ("c", "3")])?;
+/// let mut entries = ks.iter();
+/// assert_eq!(entries.next().unwrap()?.0, "a");
+/// assert_eq!(entries.next_back().unwrap()?.0, "c");
+/// assert_eq!(entries.next().unwrap()?.1, "2");
+/// assert!(entries.next().is_none() && entries.next_back().is_none());
+/// # Ok::<(), siltstone::Error>(())
+/// ```
+pub struct Iter(State);
+
+enum State {
+    Running(Box<RangeIter<Opener>>),
+    /// An error to give once.
+    Failed(Option<Error>),
+}
+
+/// Opens cursors over one view, and keeps the view and the database alive.
+struct Opener {
+    view: Arc<View>,
+    seqno: SeqNo,
+    _db: Arc<DbHandle>,
+}
+
+impl OpenCursor for Opener {
+    type Cursor = MergeCursor<Source>;
+
+    fn open(&mut self) -> Result<VisibleCursor<MergeCursor<Source>>> {
+        Ok(VisibleCursor::new(self.view.cursor()?, self.seqno))
+    }
+}
+
+impl Iter {
+    pub(crate) fn new(db: Arc<DbHandle>, view: Arc<View>, seqno: SeqNo, bounds: KeyBounds) -> Self {
+        Iter(State::Running(Box::new(RangeIter::new(Opener { view, seqno, _db: db }, bounds))))
+    }
+
+    /// An iterator that gives `error` and ends.
+    pub(crate) fn failed(error: Error) -> Self {
+        Iter(State::Failed(Some(error)))
+    }
+}
+
+impl Iterator for Iter {
+    type Item = Result<(Slice, Slice)>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        match &mut self.0 {
+            State::Running(range) => range.next(),
+            State::Failed(error) => error.take().map(Err),
+        }
+    }
+}
+
+impl DoubleEndedIterator for Iter {
+    #[inline]
+    fn next_back(&mut self) -> Option<Self::Item> {
+        match &mut self.0 {
+            State::Running(range) => range.next_back(),
+            State::Failed(error) => error.take().map(Err),
+        }
+    }
+}
+
+impl FusedIterator for Iter {}
+
+impl std::fmt::Debug for Iter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            State::Running(_) => f.write_str("Iter { .. }"),
+            State::Failed(error) => f.debug_tuple("Iter").field(error).finish(),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What the background does, most urgent first: flush, help a compaction, prepare log, compact, remove files.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::background::Work;
+use crate::compaction::job::{self, Job};
+use crate::error::{Error, Result};
+use crate::flush;
+use crate::store::Store;
+use crate::tree::Tree;
+use crate::write::commit::Writer;
+use crate::write::pressure::{Debt, delay_ns_per_kib};
+
+/// The work of one open database.
+#[derive(Debug)]
+pub(crate) struct Maintenance {
+    store: Arc<Store>,
+    writer: Arc<Writer>,
+}
+
+impl Maintenance {
+    pub(crate) fn new(store: Arc<Store>, writer: Arc<Writer>) -> Self {
+        Maintenance { store, writer }
+    }
+
+    fn run(&self) -> Result<bool> {
+        let store = &*self.store;
+        if store.health.is_stopped() {
+            return Ok(false);
+        }
+        Ok(flush::flush_next(store)?
+            || help(store)
+            || prepare_log(store)?
+            || self.shorten_log()
+            || compact_next(&self.store)?
+            || purge(store))
+    }
+
+    /// When the log is over its limit, flushes the memtable that pins its oldest segment: a keyspace that is rarely written must not keep the log of all others.
+    fn shorten_log(&self) -> bool {
+        let store = &*self.store;
+        let Some(wal) = &store.wal else { return false };
+        if wal.needed_bytes() <= store.limits.max_wal_bytes || !store.flushes.is_idle() {
+            return false;
+        }
+        let first = |tree: &Arc<Tree>| tree.view().active.first_seqno();
+        let oldest = store.live_trees().into_iter().filter_map(|tree| first(&tree).map(|seqno| (seqno, tree.id))).min();
+        let Some((_, id)) = oldest else { return false };
+        self.writer.with_state(|state| state.seal(id));
+        !store.flushes.is_empty()
+    }
+}
+
+impl Work for Maintenance {
+    fn run_one(&self) -> bool {
+        let doing = "background work";
+        match catch_unwind(AssertUnwindSafe(|| self.run())) {
+            Ok(Ok(did_something)) => did_something,
+            Ok(Err(error)) => {
+                self.store.health.fail(doing, &error);
+                self.store.signal.notify();
+                false
+            }
+            Err(_panic) => {
+                // Reads go on; nothing half-done was installed, because installing is the last step of every job.
+                self.store.health.fail(doing, &Error::InvalidArgument("a background thread panicked".to_owned()));
+                self.store.signal.notify();
+                false
+            }
+        }
+    }
+}
+
+/// Takes a part of a compaction that another thread runs.
+fn help(store: &Store) -> bool {
+    let Some(job) = store.parts.lock().front().cloned() else { return false };
+    if job.run_part() {
+        return true;
+    }
+    let mut parts = store.parts.lock();
+    if parts.front().is_some_and(|front| Arc::ptr_eq(front, &job)) {
+        parts.pop_front();
+    }
+    false
+}
+
+fn prepare_log(store: &Store) -> Result<bool> {
+    let Some(wal) = &store.wal else { return Ok(false) };
+    if !wal.needs_spare() {
+        return Ok(false);
+    }
+    wal.prepare_spare()?;
+    Ok(true)
+}
+
+/// Runs the most urgent compaction of the next tree that wants one; whether there was such a tree.
+fn compact_next(store: &Arc<Store>) -> Result<bool> {
+    let Some(next) = store.compactions.pop() else { return Ok(false) };
+    let tree = &next.tree;
+    if let Some(job) = Job::pick(store, tree) {
+        // Another thread may find a second job in the same tree meanwhile.
+        store.compaction_wanted(tree);
+        job::run(store, job)?;
+        store.compaction_wanted(tree);
+    }
+    update_pressure(store, tree);
+    Ok(true)
+}
+
+/// Sets the delay of writers by what the trees owe after a flush or a compaction of `tree`.
+fn update_pressure(store: &Store, tree: &Tree) {
+    use std::sync::atomic::Ordering::Relaxed; // independent numbers, see `Pressure`
+    let (options, view) = (tree.options(), tree.view());
+    let shape = job::picker_options(store, &options);
+    let debt = Debt {
+        level0_tables: view.version.levels()[0].tables().len(),
+        level0_trigger: options.level0_trigger as usize,
+        compaction_bytes: job::debt_bytes(&view.version, &shape),
+        base_level_bytes: job::base_level_bytes(store, &options),
+    };
+    tree.pressure.store(delay_ns_per_kib(&debt), Relaxed);
+    let most = store.live_trees().iter().map(|tree| tree.pressure.load(Relaxed)).max();
+    store.pressure.set(most.unwrap_or(0));
+}
+
+/// Removes files that nothing refers to any more; whether there were any.
+pub(crate) fn purge(store: &Store) -> bool {
+    let paths = store.purger.take();
+    for path in &paths {
+        if let Err(error) = store.options.file_system.remove_file(path) {
+            // An orphan; the next open tries again.
+            tracing::warn!(%error, path = %path.display(), "removing a table");
+        }
+    }
+    !paths.is_empty()
+}
+
+/// Waits until nothing is due or running.
+pub(crate) fn wait_until_idle(store: &Store) -> Result<()> {
+    store.health.check_write()?;
+    for tree in store.live_trees() {
+        store.compaction_wanted(&tree);
+    }
+    store.wait_until(|| store.flushes.is_idle() && store.compactions.is_idle())
+}
+
+/// Merges all tables of `tree` down to the bottom level, on the calling thread, level after level.
+pub(crate) fn compact_all(store: &Arc<Store>, tree: &Arc<Tree>) -> Result<()> {
+    let mut level = 0;
+    while let Some(deepest) = job::levels_to_compact(tree) {
+        if level > deepest {
+            break;
+        }
+        store.wait_until(|| tree.busy.lock().is_empty())?;
+        match Job::pick_level(store, tree, level) {
+            Some(job) => {
+                let done = job::run(store, job);
+                store.signal.notify();
+                done.inspect_err(|error| store.health.fail("compaction", error))?;
+            }
+            None if tree.busy.lock().is_empty() => level += 1,
+            None => {}
+        }
+    }
+    store.compaction_wanted(tree);
+    Ok(())
+}
