@@ -3,6 +3,7 @@
 pub mod fs;
 
 mod batch;
+mod cache;
 mod clock;
 mod compaction;
 mod cursor;

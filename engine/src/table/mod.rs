@@ -1,5 +1,21 @@
 //! Immutable sorted files (SSTables).
 
+pub(crate) mod block;
+pub(crate) mod builder;
+pub(crate) mod filter;
+mod format;
+pub(crate) mod handle;
+mod index;
+pub(crate) mod iterator;
+pub(crate) mod level_iterator;
+mod properties;
+pub(crate) mod reader;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod verify;
+
 use bytes::Bytes;
 
 use crate::key::SeqNo;

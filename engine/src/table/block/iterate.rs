@@ -1,0 +1,115 @@
+//! Stepping through a block.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::{Block, HAS_SHORTS, Reason};
+use crate::key::{Trailer, prefix_u64};
+
+/// Stands on one entry of a held block. It owns the key's memory, so going to another block allocates nothing.
+#[derive(Debug)]
+pub(crate) struct BlockCursor {
+    block: Block<Bytes>,
+    position: usize,
+    /// Begins with the block's shared prefix.
+    key: Vec<u8>,
+    key_prefix: u64,
+    /// The shared prefix's part of `key_prefix`, and how far a suffix's prefix is shifted to complete it.
+    shared_prefix: u64,
+    trailer: Trailer,
+    value: Range<usize>,
+}
+
+impl Default for BlockCursor {
+    fn default() -> Self {
+        BlockCursor {
+            block: Block::default(),
+            position: 0,
+            key: Vec::new(),
+            key_prefix: 0,
+            shared_prefix: 0,
+            trailer: Trailer(0),
+            value: 0..0,
+        }
+    }
+}
+
+impl BlockCursor {
+    /// Goes over to `block`, which was checked. The cursor stands nowhere until [`move_to`](BlockCursor::move_to).
+    pub(crate) fn set_block(&mut self, block: Block<Bytes>) {
+        self.key.clear();
+        self.key.extend_from_slice(block.shared());
+        self.shared_prefix = prefix_u64(&self.key);
+        self.block = block;
+        self.position = 0;
+    }
+
+    /// The block the cursor is in.
+    #[inline]
+    pub(crate) fn block(&self) -> &Block<Bytes> {
+        &self.block
+    }
+
+    /// The entry's position in the block.
+    #[inline]
+    pub(crate) fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Stands on entry `i`.
+    ///
+    /// # Errors
+    /// The block has no such entry, or its value is not in it.
+    #[inline]
+    pub(crate) fn move_to(&mut self, i: usize) -> Result<(), Reason> {
+        let block = &self.block;
+        let Some(&prefix) = block.prefixes().get(i) else { return Err("no such entry in the block") };
+        let value = block.value_range(i);
+        if block.bytes.get(value.clone()).is_none() {
+            return Err("a value outside its block");
+        }
+        let prefix = u64::from_le_bytes(prefix);
+        let shared = usize::from(block.shared_bytes);
+        let rest = block.rest(i);
+        let suffix = prefix.to_be_bytes();
+        // Keys of one length are the rule: then the key changes in place and its length does not.
+        if block.flags & HAS_SHORTS == 0 && self.key.len() == shared + 8 + rest.len() {
+            self.key[shared..shared + 8].copy_from_slice(&suffix);
+            self.key[shared + 8..].copy_from_slice(rest);
+        } else {
+            self.key.truncate(shared);
+            self.key.extend_from_slice(&suffix[..block.short(i)]);
+            self.key.extend_from_slice(rest);
+        }
+        self.key_prefix = if shared < 8 { self.shared_prefix | prefix >> (8 * shared) } else { self.shared_prefix };
+        self.trailer = block.trailer(i);
+        self.value = value;
+        self.position = i;
+        Ok(())
+    }
+
+    /// The entry's key.
+    #[inline]
+    pub(crate) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// The first eight bytes of the key.
+    #[inline]
+    pub(crate) fn key_prefix(&self) -> u64 {
+        self.key_prefix
+    }
+
+    /// The entry's sequence number and kind.
+    #[inline]
+    pub(crate) fn trailer(&self) -> Trailer {
+        self.trailer
+    }
+
+    /// The entry's value.
+    #[inline]
+    pub(crate) fn value(&self) -> &[u8] {
+        self.block.bytes.get(self.value.clone()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,295 @@
+//! Cache-line blocked bloom filters: all bits of a key lie in one line of 512 bits, so a probe costs one cache miss.
+//!
+//! The construction is Putze, Sanders and Singler, "Cache-, Hash- and Space-Efficient Bloom Filters" (2007): the high half of the
+//! key's hash picks the line; bit positions are nine-bit pieces of a multiplicative mix of the hash. Bit `p` of a line is bit
+//! `p % 8` of its byte `p / 8`.
+
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+/// Bytes of a filter line, which is a cache line.
+pub(crate) const LINE_BYTES: usize = 64;
+const LINE_BITS: usize = 8 * LINE_BYTES;
+const LINE_WORDS: usize = LINE_BYTES / 8;
+
+/// The most probes a filter has; more gain nothing at 32 bits a key.
+pub(crate) const MAX_PROBES: u32 = 16;
+
+/// 2^64 divided by the golden ratio, made odd (Knuth, multiplicative hashing).
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Nine-bit pieces in a mixed hash.
+const PIECES: u32 = 7;
+
+/// How many bits a key sets, for a filter of `bits_per_key`. A little below the ln 2 of a plain bloom filter: lines fill unevenly,
+/// and every probe costs time.
+pub(crate) fn probes_for(bits_per_key: u32) -> u32 {
+    (bits_per_key * 6 / 10).clamp(1, MAX_PROBES)
+}
+
+/// Calls `f` with each of the hash's bit positions in its line, all below 512.
+#[inline(always)]
+fn for_each_position(hash: u64, probes: u32, mut f: impl FnMut(usize)) {
+    let mut left = probes;
+    let mut mixed = hash.wrapping_mul(MIX);
+    loop {
+        let mut pieces = mixed;
+        for _ in 0..left.min(PIECES) {
+            f((pieces >> 55) as usize);
+            pieces <<= 9;
+        }
+        if left <= PIECES {
+            return;
+        }
+        left -= PIECES;
+        mixed = (mixed ^ mixed >> 29).wrapping_mul(MIX);
+    }
+}
+
+/// The hash's line among `lines` (at least 1, below 2^32).
+#[inline]
+fn line_of(hash: u64, lines: usize) -> usize {
+    (((hash >> 32) * lines as u64) >> 32) as usize
+}
+
+/// Asks the processor to load the cache line at `bytes[at]`; a hint that never faults.
+#[inline]
+pub(crate) fn prefetch_at(bytes: &[u8], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if at < bytes.len() {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: `at` is inside the slice, so the pointer is in bounds; the instruction (SSE, part of x86_64) reads nothing into the
+        // program and cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().add(at).cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (bytes, at);
+}
+
+/// A table's filter, read in place.
+#[derive(Clone, Debug)]
+pub(crate) struct Filter {
+    lines: Bytes,
+    probes: u32,
+}
+
+impl Filter {
+    /// A filter over `lines`. `None` if that is no whole number of lines, or there is none, or `probes` is not 1 to [`MAX_PROBES`].
+    pub(crate) fn new(lines: Bytes, probes: u32) -> Option<Self> {
+        let count = lines.len() / LINE_BYTES;
+        let fits = lines.len().is_multiple_of(LINE_BYTES) && (1..u32::MAX as usize).contains(&count);
+        (fits && (1..=MAX_PROBES).contains(&probes)).then_some(Filter { lines, probes })
+    }
+
+    /// The filter's size in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.lines.len()
+    }
+
+    #[inline]
+    fn lines(&self) -> &[[u8; LINE_BYTES]] {
+        self.lines.as_chunks().0
+    }
+
+    /// Starts loading the hash's line.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        prefetch_at(&self.lines, LINE_BYTES * line_of(hash, self.lines().len()));
+    }
+
+    /// Whether a key of this hash may be in the table; `false` is certain.
+    #[inline]
+    pub(crate) fn may_contain(&self, hash: u64) -> bool {
+        let lines = self.lines();
+        let Some(line) = lines.get(line_of(hash, lines.len())) else { return true };
+        let mut hit = 1;
+        for_each_position(hash, self.probes, |p| hit &= line[p / 8] >> (p % 8));
+        hit & 1 == 1
+    }
+}
+
+/// Gathers the hashes of a table's keys, then sizes the filter.
+#[derive(Debug)]
+pub(crate) struct FilterBuilder {
+    hashes: Vec<u64>,
+    bits_per_key: u32,
+}
+
+impl FilterBuilder {
+    /// A builder of `bits_per_key` bits a key, 0 (no filter) to 32.
+    pub(crate) fn new(bits_per_key: u32) -> Self {
+        FilterBuilder { hashes: Vec::new(), bits_per_key }
+    }
+
+    /// Adds a key by its hash, once a key.
+    #[inline]
+    pub(crate) fn add(&mut self, hash: u64) {
+        if self.bits_per_key > 0 {
+            self.hashes.push(hash);
+        }
+    }
+
+    /// About how many bytes the filter will have.
+    #[inline]
+    pub(crate) fn estimated_bytes(&self) -> usize {
+        self.hashes.len() * self.bits_per_key as usize / 8
+    }
+
+    /// Appends the filter's lines to `out` and answers how many probes it has; 0 and nothing if there is no filter.
+    pub(crate) fn finish(&self, out: &mut Vec<u8>) -> u32 {
+        if self.hashes.is_empty() {
+            return 0;
+        }
+        let count = (self.hashes.len() * self.bits_per_key as usize).div_ceil(LINE_BITS).max(1);
+        let probes = probes_for(self.bits_per_key);
+        let start = out.len();
+        out.resize(start + count * LINE_BYTES, 0);
+        let lines: &mut [[u8; LINE_BYTES]] = out[start..].as_chunks_mut().0;
+        for &hash in &self.hashes {
+            let line = &mut lines[line_of(hash, count)];
+            for_each_position(hash, probes, |p| line[p / 8] |= 1 << (p % 8));
+        }
+        probes
+    }
+}
+
+/// A filter of fixed size that one writer fills while others read: a memtable's.
+///
+/// The writer inserts a key's hash *before* it publishes the key (by a release store that readers acquire). The filter itself orders
+/// nothing.
+#[derive(Debug)]
+pub(crate) struct AtomicFilter {
+    words: Box<[AtomicU64]>,
+    /// The first word that begins a cache line.
+    aligned: usize,
+    lines: usize,
+    probes: u32,
+}
+
+impl AtomicFilter {
+    /// An empty filter of `lines` lines of 64 bytes (at least 1, below 2^32) and `probes` bits a key (1 to [`MAX_PROBES`]); both are
+    /// brought into their bounds. Its pages are not touched until a key falls into them.
+    pub(crate) fn new(lines: usize, probes: u32) -> Self {
+        let lines = lines.clamp(1, u32::MAX as usize - 1);
+        let words = Box::<[AtomicU64]>::new_zeroed_slice((lines + 1) * LINE_WORDS);
+        // SAFETY: all bytes are zero, which is a valid `AtomicU64`.
+        let words = unsafe { words.assume_init() };
+        // A pointer whose alignment cannot be told gives usize::MAX: then lines straddle cache lines, which is slow but right.
+        let aligned = words.as_ptr().align_offset(LINE_BYTES).min(LINE_WORDS);
+        AtomicFilter { words, aligned, lines, probes: probes.clamp(1, MAX_PROBES) }
+    }
+
+    /// A filter for about `keys` keys with `bits_per_key` bits each.
+    pub(crate) fn for_keys(keys: usize, bits_per_key: u32) -> Self {
+        let lines = keys.saturating_mul(bits_per_key as usize).div_ceil(LINE_BITS);
+        AtomicFilter::new(lines, probes_for(bits_per_key))
+    }
+
+    /// The heap the filter holds, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        8 * self.words.len()
+    }
+
+    #[inline]
+    fn line(&self, hash: u64) -> &[AtomicU64] {
+        let start = self.aligned + LINE_WORDS * line_of(hash, self.lines);
+        &self.words[start..start + LINE_WORDS]
+    }
+
+    /// Starts loading the hash's line.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: the pointer is to memory of `words`; the instruction (SSE, part of x86_64) reads nothing into the program and cannot fault.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.line(hash).as_ptr().cast()) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = hash;
+    }
+
+    /// Adds a key's hash. One thread at a time; two would lose bits.
+    #[inline]
+    pub(crate) fn insert(&self, hash: u64) {
+        let line = self.line(hash);
+        for_each_position(hash, self.probes, |p| {
+            let word = &line[p / 64];
+            // Relaxed: there is one writer, so its own load sees its last store; readers learn of the key by an acquire load that follows
+            // the writer's release store after these.
+            word.store(word.load(Ordering::Relaxed) | 1 << (p % 64), Ordering::Relaxed);
+        });
+    }
+
+    /// Whether a key of this hash may have been inserted; `false` is certain for keys published before.
+    #[inline]
+    pub(crate) fn may_contain(&self, hash: u64) -> bool {
+        let line = self.line(hash);
+        let mut hit = 1;
+        // Relaxed: see `insert`.
+        for_each_position(hash, self.probes, |p| hit &= line[p / 64].load(Ordering::Relaxed) >> (p % 64));
+        hit & 1 == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::hash_key;
+
+    fn hashes(range: std::ops::Range<u64>) -> impl Iterator<Item = u64> {
+        range.map(|i| hash_key(&i.to_be_bytes()))
+    }
+
+    fn filter_of(keys: u64, bits: u32) -> Filter {
+        let mut builder = FilterBuilder::new(bits);
+        hashes(0..keys).for_each(|hash| builder.add(hash));
+        let mut out = Vec::new();
+        let probes = builder.finish(&mut out);
+        Filter::new(out.into(), probes).unwrap()
+    }
+
+    #[test]
+    fn no_key_is_ever_denied_and_few_others_are_let_through() {
+        for (bits, most_per_mille) in [(1, 700), (4, 200), (8, 40), (10, 20), (16, 5), (32, 2)] {
+            for keys in [1, 7, 100, 20_000] {
+                let filter = filter_of(keys, bits);
+                assert!(hashes(0..keys).all(|hash| filter.may_contain(hash)), "{bits} bits, {keys} keys");
+            }
+            let filter = filter_of(20_000, bits);
+            let passed = hashes(1_000_000..1_020_000).filter(|&hash| filter.may_contain(hash)).count();
+            assert!(passed <= 20 * most_per_mille, "{bits} bits: {passed} of 20000");
+        }
+    }
+
+    #[test]
+    fn the_atomic_filter_agrees_with_the_stored_one() {
+        let keys = 5_000;
+        let stored = filter_of(keys, 10);
+        let atomic = AtomicFilter::new(stored.lines().len(), stored.probes);
+        assert!(hashes(0..keys).all(|hash| !atomic.may_contain(hash)));
+        hashes(0..keys).for_each(|hash| atomic.insert(hash));
+        for hash in hashes(0..20_000) {
+            assert_eq!(atomic.may_contain(hash), stored.may_contain(hash));
+            atomic.prefetch(hash);
+            stored.prefetch(hash);
+        }
+        assert!(atomic.memory_bytes() >= stored.lines.len());
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_is_refused() {
+        assert!(Filter::new(Bytes::from(vec![0; 64]), 1).is_some());
+        assert!(Filter::new(Bytes::new(), 1).is_none());
+        assert!(Filter::new(Bytes::from(vec![0; 63]), 1).is_none());
+        assert!(Filter::new(Bytes::from(vec![0; 64]), 0).is_none());
+        assert!(Filter::new(Bytes::from(vec![0; 64]), MAX_PROBES + 1).is_none());
+        let mut out = Vec::new();
+        assert_eq!((FilterBuilder::new(0).finish(&mut out), out.len()), (0, 0));
+        AtomicFilter::new(0, 0).insert(u64::MAX);
+        AtomicFilter::for_keys(0, 0).insert(u64::MAX);
+    }
+}

@@ -1,0 +1,172 @@
+//! Stepping through a table.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::block::{BlockCursor, Reason};
+use super::reader::Table;
+use crate::cursor::Cursor;
+use crate::error::Result;
+use crate::key::{MAX_SEQNO, SeqNo, Trailer, prefix_u64};
+
+/// Says that no block is loaded.
+const NO_BLOCK: usize = usize::MAX;
+
+/// A cursor over a table. It holds one block at a time.
+#[derive(Debug)]
+pub(crate) struct TableCursor {
+    table: Arc<Table>,
+    /// Which block `entry` is in.
+    ordinal: usize,
+    entry: BlockCursor,
+    valid: bool,
+}
+
+impl TableCursor {
+    /// A cursor that stands nowhere.
+    pub(crate) fn new(table: Arc<Table>) -> Self {
+        TableCursor { table, ordinal: NO_BLOCK, entry: BlockCursor::default(), valid: false }
+    }
+
+    /// The table.
+    pub(crate) fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    fn load(&mut self, ordinal: usize) -> Result<()> {
+        if self.ordinal != ordinal {
+            self.valid = false;
+            self.ordinal = NO_BLOCK;
+            self.entry.set_block(self.table.block(ordinal)?);
+            self.ordinal = ordinal;
+        }
+        Ok(())
+    }
+
+    /// Stands on entry `i` of the loaded block.
+    #[inline]
+    fn stand(&mut self, i: usize) -> Result<()> {
+        match self.entry.move_to(i) {
+            Ok(()) => {
+                self.valid = true;
+                Ok(())
+            }
+            Err(reason) => self.fail(reason),
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, reason: Reason) -> Result<()> {
+        self.valid = false;
+        Err(self.table.damaged(self.table.handle(self.ordinal)?, reason))
+    }
+
+    /// Stands on the first entry of block `ordinal`, or behind the last block.
+    #[cold]
+    fn first_of(&mut self, ordinal: usize) -> Result<()> {
+        if ordinal >= self.table.index().len() {
+            self.valid = false;
+            return Ok(());
+        }
+        self.load(ordinal)?;
+        self.stand(0)
+    }
+
+    /// Stands on the last entry of the block before `ordinal`, or before the first block.
+    #[cold]
+    fn last_before(&mut self, ordinal: usize) -> Result<()> {
+        let Some(ordinal) = ordinal.checked_sub(1) else {
+            self.valid = false;
+            return Ok(());
+        };
+        self.load(ordinal)?;
+        match self.entry.block().len().checked_sub(1) {
+            Some(last) => self.stand(last),
+            None => self.fail("a data block without entries"),
+        }
+    }
+}
+
+impl Cursor for TableCursor {
+    #[inline]
+    fn valid(&self) -> bool {
+        self.valid
+    }
+
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.entry.key()
+    }
+
+    #[inline]
+    fn key_prefix(&self) -> u64 {
+        self.entry.key_prefix()
+    }
+
+    #[inline]
+    fn trailer(&self) -> Trailer {
+        self.entry.trailer()
+    }
+
+    #[inline]
+    fn value(&self) -> &[u8] {
+        self.entry.value()
+    }
+
+    #[inline]
+    fn value_owner(&self) -> Option<&Bytes> {
+        Some(self.entry.block().bytes())
+    }
+
+    fn seek_to_first(&mut self) -> Result<()> {
+        self.first_of(0)
+    }
+
+    fn seek_to_last(&mut self) -> Result<()> {
+        self.last_before(self.table.index().len())
+    }
+
+    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
+        self.valid = false;
+        let prefix = prefix_u64(key);
+        let ordinal = self.table.index().lower_bound(key, prefix, seqno);
+        if ordinal == self.table.index().len() {
+            return Ok(());
+        }
+        self.load(ordinal)?;
+        let i = self.entry.block().lower_bound(key, prefix, seqno);
+        // A key between a block's last and its separator belongs before the next block.
+        if i == self.entry.block().len() { self.first_of(ordinal + 1) } else { self.stand(i) }
+    }
+
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        self.valid = false;
+        let prefix = prefix_u64(key);
+        let ordinal = self.table.index().lower_bound(key, prefix, MAX_SEQNO);
+        if ordinal == self.table.index().len() {
+            return self.last_before(ordinal);
+        }
+        self.load(ordinal)?;
+        match self.entry.block().lower_bound(key, prefix, MAX_SEQNO).checked_sub(1) {
+            Some(i) => self.stand(i),
+            None => self.last_before(ordinal),
+        }
+    }
+
+    #[inline]
+    fn next(&mut self) -> Result<()> {
+        debug_assert!(self.valid);
+        let i = self.entry.position() + 1;
+        if i < self.entry.block().len() { self.stand(i) } else { self.first_of(self.ordinal.saturating_add(1)) }
+    }
+
+    #[inline]
+    fn prev(&mut self) -> Result<()> {
+        debug_assert!(self.valid);
+        match self.entry.position().checked_sub(1) {
+            Some(i) => self.stand(i),
+            None => self.last_before(self.ordinal),
+        }
+    }
+}

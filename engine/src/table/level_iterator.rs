@@ -1,0 +1,152 @@
+//! Stepping through a level: tables one after the other.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::handle::TableHandle;
+use super::iterator::TableCursor;
+use crate::cursor::Cursor;
+use crate::error::Result;
+use crate::key::{SeqNo, Trailer};
+
+/// A cursor over tables that are sorted and share no user key. Opens a table when it gets there.
+#[derive(Debug)]
+pub(crate) struct LevelCursor {
+    tables: Arc<[Arc<TableHandle>]>,
+    /// Which table `cursor` is in.
+    at: usize,
+    /// Always of the table `at`; `None` before the first seek.
+    cursor: Option<TableCursor>,
+}
+
+impl LevelCursor {
+    /// A cursor that stands nowhere. `tables` are in key order and their user-key ranges disjoint.
+    pub(crate) fn new(tables: Arc<[Arc<TableHandle>]>) -> Self {
+        debug_assert!(tables.windows(2).all(|pair| pair[0].meta.largest < pair[1].meta.smallest));
+        LevelCursor { tables, at: 0, cursor: None }
+    }
+
+    /// Goes to table `at` and lets `seek` place the cursor in it; `false` and nowhere if there is no such table.
+    fn enter(&mut self, at: usize, seek: impl FnOnce(&mut TableCursor) -> Result<()>) -> Result<bool> {
+        let Some(handle) = self.tables.get(at) else {
+            self.cursor = None;
+            return Ok(false);
+        };
+        if self.cursor.is_none() || self.at != at {
+            self.cursor = None;
+            self.cursor = Some(TableCursor::new(handle.table_arc()?));
+            self.at = at;
+        }
+        match &mut self.cursor {
+            Some(cursor) => seek(cursor).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// If the cursor ran off its table's end, goes on to the next table that has an entry.
+    fn skip_forward(&mut self) -> Result<()> {
+        while !self.valid() && self.enter(self.at + 1, |cursor| cursor.seek_to_first())? {}
+        Ok(())
+    }
+
+    /// If the cursor ran off its table's start, goes back to the last table before that has an entry.
+    fn skip_backward(&mut self) -> Result<()> {
+        while !self.valid() {
+            let Some(at) = self.at.checked_sub(1) else {
+                self.cursor = None;
+                return Ok(());
+            };
+            self.enter(at, |cursor| cursor.seek_to_last())?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn next_table(&mut self) -> Result<()> {
+        self.skip_forward()
+    }
+
+    #[cold]
+    fn prev_table(&mut self) -> Result<()> {
+        self.skip_backward()
+    }
+}
+
+impl Cursor for LevelCursor {
+    #[inline]
+    fn valid(&self) -> bool {
+        self.cursor.as_ref().is_some_and(TableCursor::valid)
+    }
+
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.cursor.as_ref().map_or(&[], |cursor| cursor.key())
+    }
+
+    #[inline]
+    fn key_prefix(&self) -> u64 {
+        self.cursor.as_ref().map_or(0, |cursor| cursor.key_prefix())
+    }
+
+    #[inline]
+    fn trailer(&self) -> Trailer {
+        self.cursor.as_ref().map_or(Trailer(0), |cursor| cursor.trailer())
+    }
+
+    #[inline]
+    fn value(&self) -> &[u8] {
+        self.cursor.as_ref().map_or(&[], |cursor| cursor.value())
+    }
+
+    #[inline]
+    fn value_owner(&self) -> Option<&Bytes> {
+        self.cursor.as_ref().and_then(|cursor| cursor.value_owner())
+    }
+
+    fn seek_to_first(&mut self) -> Result<()> {
+        if self.enter(0, |cursor| cursor.seek_to_first())? { self.skip_forward() } else { Ok(()) }
+    }
+
+    fn seek_to_last(&mut self) -> Result<()> {
+        let Some(last) = self.tables.len().checked_sub(1) else { return Ok(()) };
+        self.enter(last, |cursor| cursor.seek_to_last())?;
+        self.skip_backward()
+    }
+
+    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
+        let at = self.tables.partition_point(|table| table.meta.largest < key);
+        if self.enter(at, |cursor| cursor.seek(key, seqno))? { self.skip_forward() } else { Ok(()) }
+    }
+
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        let Some(at) = self.tables.partition_point(|table| table.meta.smallest < key).checked_sub(1) else {
+            self.cursor = None;
+            return Ok(());
+        };
+        self.enter(at, |cursor| cursor.seek_before(key))?;
+        self.skip_backward()
+    }
+
+    #[inline]
+    fn next(&mut self) -> Result<()> {
+        if let Some(cursor) = &mut self.cursor {
+            cursor.next()?;
+            if !cursor.valid() {
+                return self.next_table();
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn prev(&mut self) -> Result<()> {
+        if let Some(cursor) = &mut self.cursor {
+            cursor.prev()?;
+            if !cursor.valid() {
+                return self.prev_table();
+            }
+        }
+        Ok(())
+    }
+}

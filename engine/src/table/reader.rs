@@ -1,0 +1,367 @@
+//! Reading a table.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::block::{Block, Reason};
+use super::filter::{Filter, LINE_BYTES, prefetch_at};
+use super::format::{FOOTER_BYTES, Footer, Handle, TAG_LZ4, TAG_RAW, TRAILER_BYTES, decompress, unseal};
+use super::handle::OpenLease;
+use super::index::Index;
+use super::properties::Properties;
+use crate::cache::{BlockCache, BlockKey};
+use crate::error::{Error, Result};
+use crate::fs::{FileSystem, ReadableFile};
+use crate::key::{Lookup, Trailer};
+use crate::slice::Slice;
+
+/// How a table's file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadMode {
+    /// Through memory: uncompressed blocks in place.
+    Map,
+    /// By positioned reads: all blocks through the block cache.
+    Pread,
+}
+
+/// Where the file's bytes come from.
+#[derive(Debug)]
+enum Source {
+    Map(Bytes),
+    File(Arc<dyn ReadableFile>),
+}
+
+/// An open table. Filter, index and properties were verified when it was opened; each data block is before it is first used.
+#[derive(Debug)]
+pub(crate) struct Table {
+    path: PathBuf,
+    number: u64,
+    file_bytes: u64,
+    source: Source,
+    index: Index,
+    filter: Option<Filter>,
+    properties: Properties,
+    /// One bit a data block: it is uncompressed, mapped, and was found intact. All clear when not mapped.
+    verified: Box<[AtomicU64]>,
+    cache: Arc<BlockCache>,
+    /// Counts the table as open as long as it lives.
+    lease: Option<OpenLease>,
+}
+
+/// An entry that was found in a table.
+#[derive(Debug)]
+pub(crate) struct TableHit<'t> {
+    /// Its sequence number and kind; tombstones are hits.
+    pub(crate) trailer: Trailer,
+    value: HitValue<'t>,
+}
+
+#[derive(Debug)]
+enum HitValue<'t> {
+    Mapped { owner: &'t Bytes, value: &'t [u8] },
+    Cached { owner: Bytes, range: Range<usize> },
+}
+
+impl TableHit<'_> {
+    /// The value; empty for a tombstone.
+    #[inline]
+    pub(crate) fn value(&self) -> &[u8] {
+        match &self.value {
+            HitValue::Mapped { value, .. } => value,
+            HitValue::Cached { owner, range } => owner.get(range.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// The value, independent of the table: small ones copied, larger ones pinning what they lie in.
+    #[inline]
+    pub(crate) fn into_slice(self) -> Slice {
+        match &self.value {
+            HitValue::Mapped { owner, value } => Slice::pin(owner, value),
+            HitValue::Cached { owner, .. } => Slice::pin(owner, self.value()),
+        }
+    }
+}
+
+impl Table {
+    /// Opens table `number` at `path` and verifies everything but its data blocks.
+    ///
+    /// # Errors
+    /// `Io`, `Corruption`, `UnsupportedVersion`.
+    pub(crate) fn open(
+        fs: &dyn FileSystem,
+        path: &Path,
+        number: u64,
+        mode: ReadMode,
+        cache: &Arc<BlockCache>,
+    ) -> Result<Table> {
+        let file = fs.open(path).map_err(Error::io("open", path))?;
+        let (source, file_bytes) = match mode {
+            ReadMode::Map => {
+                let map = file.map().map_err(Error::io("map", path))?;
+                let file_bytes = map.len() as u64;
+                (Source::Map(map), file_bytes)
+            }
+            ReadMode::Pread => {
+                let file_bytes = file.len().map_err(Error::io("read the length of", path))?;
+                (Source::File(file), file_bytes)
+            }
+        };
+        let damaged = |offset: u64, reason: &str| Error::corruption(path, offset, reason);
+        let Some(footer_at) = file_bytes.checked_sub(FOOTER_BYTES as u64) else {
+            return Err(damaged(0, "a file shorter than a table's footer"));
+        };
+        let footer = source.read(path, footer_at, FOOTER_BYTES, 0)?;
+        let footer = footer.first_chunk().ok_or_else(|| damaged(footer_at, "a footer cut short"))?;
+        let footer = Footer::decode(footer, file_bytes, number, path)?;
+
+        let properties = source.section(path, number, footer.properties, 0)?;
+        let properties = Properties::decode(&properties).map_err(|reason| damaged(footer.properties.offset, reason))?;
+        let index = source.section(path, number, footer.index, 0)?;
+        let index = Index::new(index, footer.filter.offset).map_err(|reason| damaged(footer.index.offset, reason))?;
+        if index.len() as u64 != properties.data_blocks {
+            return Err(damaged(footer.index.offset, "index and properties disagree on the number of data blocks"));
+        }
+        let filter = open_filter(&source, path, number, footer.filter, properties.filter_probes)?;
+        let words = if mode == ReadMode::Map { index.len().div_ceil(64) } else { 0 };
+        Ok(Table {
+            path: path.to_owned(),
+            number,
+            file_bytes,
+            source,
+            index,
+            filter,
+            properties,
+            verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            cache: Arc::clone(cache),
+            lease: None,
+        })
+    }
+
+    /// Counts the table as open until it is dropped.
+    pub(crate) fn set_lease(&mut self, lease: OpenLease) {
+        self.lease = Some(lease);
+    }
+
+    /// Whether a key of this hash may be in the table; `false` is certain. `true` without a filter.
+    #[inline]
+    pub(crate) fn may_contain(&self, hash: u64) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.may_contain(hash))
+    }
+
+    /// Starts loading what [`may_contain`](Table::may_contain) will look at.
+    #[inline]
+    pub(crate) fn prefetch_filter(&self, hash: u64) {
+        if let Some(filter) = &self.filter {
+            filter.prefetch(hash);
+        }
+    }
+
+    /// The heap the table holds, in bytes, without cached blocks.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let held = match &self.source {
+            Source::Map(_) => 0,
+            Source::File(_) => self.index.bytes() + self.filter.as_ref().map_or(0, Filter::bytes),
+        };
+        let keys = self.properties.smallest.len() + self.properties.largest.len();
+        (size_of::<Table>() + held + keys + 8 * self.verified.len()) as u64
+    }
+
+    /// Bytes of the file that are mapped; 0 in [`ReadMode::Pread`].
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        match &self.source {
+            Source::Map(map) => map.len() as u64,
+            Source::File(_) => 0,
+        }
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The table's number.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The file's length in bytes.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// The table's counts and bounds.
+    pub(crate) fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    /// The index.
+    #[inline]
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The filter, if there is one.
+    pub(super) fn filter(&self) -> Option<&Filter> {
+        self.filter.as_ref()
+    }
+
+    /// The newest entry of the lookup's key at or below its sequence number, tombstones included. Does not consult the filter.
+    ///
+    /// # Errors
+    /// `Io`, or `Corruption` of the block the key would be in.
+    #[inline]
+    pub(crate) fn get(&self, lookup: &Lookup<'_>) -> Result<Option<TableHit<'_>>> {
+        let ordinal = self.index.lower_bound(lookup.key, lookup.prefix, lookup.seqno);
+        if ordinal == self.index.len() {
+            return Ok(None);
+        }
+        if let Source::Map(map) = &self.source
+            && (self.is_verified(ordinal) || self.verify_mapped(map, ordinal)?)
+        {
+            let (handle, payload) = self.mapped_payload(map, ordinal)?;
+            // The header's line is needed first, the columns' soon after: let them come together.
+            for line in 0..4 {
+                prefetch_at(payload, LINE_BYTES * line);
+            }
+            let block = Block::parse(payload).map_err(|reason| self.damaged(handle, reason))?;
+            return Ok(block.find(lookup).map(|i| {
+                let value = payload.get(block.value_range(i)).unwrap_or_default();
+                TableHit { trailer: block.trailer(i), value: HitValue::Mapped { owner: map, value } }
+            }));
+        }
+        let block = self.cached_block(ordinal)?;
+        Ok(block.find(lookup).map(|i| TableHit {
+            trailer: block.trailer(i),
+            value: HitValue::Cached { owner: block.bytes().clone(), range: block.value_range(i) },
+        }))
+    }
+
+    /// Data block `ordinal`, verified, to be held.
+    ///
+    /// # Errors
+    /// `Io`, or `Corruption` of the block.
+    pub(crate) fn block(&self, ordinal: usize) -> Result<Block<Bytes>> {
+        if let Source::Map(map) = &self.source
+            && (self.is_verified(ordinal) || self.verify_mapped(map, ordinal)?)
+        {
+            let (handle, payload) = self.mapped_payload(map, ordinal)?;
+            return Block::parse(map.slice_ref(payload)).map_err(|reason| self.damaged(handle, reason));
+        }
+        self.cached_block(ordinal)
+    }
+
+    /// Reads data block `ordinal` anew, past the cache and past what was verified before.
+    ///
+    /// # Errors
+    /// `Io`, or `Corruption` of the block.
+    pub(super) fn read_block(&self, ordinal: usize) -> Result<Block<Bytes>> {
+        let handle = self.handle(ordinal)?;
+        let stored = self.source.read(&self.path, handle.offset, handle.stored_bytes as usize, 0)?;
+        let block = || {
+            let (tag, payload) = unseal(&stored, self.number, handle.offset)?;
+            let payload = if tag == TAG_LZ4 { decompress(payload)?.into() } else { stored.slice_ref(payload) };
+            let block = Block::parse(payload)?;
+            block.check_entries()?;
+            if block.len() == 0 { Err("a data block without entries") } else { Ok(block) }
+        };
+        block().map_err(|reason| self.damaged(handle, reason))
+    }
+
+    #[cold]
+    pub(super) fn damaged(&self, handle: Handle, reason: Reason) -> Error {
+        Error::corruption(&self.path, handle.offset, reason)
+    }
+
+    /// Where data block `ordinal` lies.
+    #[inline]
+    pub(super) fn handle(&self, ordinal: usize) -> Result<Handle> {
+        self.index.handle(ordinal).map_err(|reason| self.damaged(Handle::default(), reason))
+    }
+
+    #[inline]
+    fn is_verified(&self, ordinal: usize) -> bool {
+        // Relaxed: the bit is no more than the memory of a check of bytes that never change; whoever sees it late checks again.
+        self.verified.get(ordinal / 64).is_some_and(|word| word.load(Ordering::Relaxed) >> (ordinal % 64) & 1 == 1)
+    }
+
+    #[inline]
+    fn mapped_payload<'t>(&self, map: &'t Bytes, ordinal: usize) -> Result<(Handle, &'t [u8])> {
+        let handle = self.handle(ordinal)?;
+        let stored_bytes = handle.stored_bytes as usize;
+        let payload = (handle.offset as usize).checked_add(stored_bytes.saturating_sub(TRAILER_BYTES));
+        let payload = payload.and_then(|end| map.get(handle.offset as usize..end));
+        Ok((handle, payload.ok_or_else(|| self.damaged(handle, "a data block beyond the end of the file"))?))
+    }
+
+    /// Checks mapped block `ordinal` and remembers that; `false` if it is compressed, and so to be read through the cache.
+    #[cold]
+    fn verify_mapped(&self, map: &Bytes, ordinal: usize) -> Result<bool> {
+        let handle = self.handle(ordinal)?;
+        let tag = handle.end().and_then(|end| map.get(usize::try_from(end).ok()?.checked_sub(TRAILER_BYTES)?));
+        // A damaged tag leads to a checksum mismatch on either way.
+        if tag != Some(&TAG_RAW) {
+            return Ok(false);
+        }
+        self.read_block(ordinal)?;
+        if let Some(word) = self.verified.get(ordinal / 64) {
+            // Relaxed: see `is_verified`.
+            word.fetch_or(1 << (ordinal % 64), Ordering::Relaxed);
+        }
+        Ok(true)
+    }
+
+    fn cached_block(&self, ordinal: usize) -> Result<Block<Bytes>> {
+        let key = BlockKey { table: self.number, ordinal: ordinal as u32 };
+        self.cache.get_or_load(key, || self.read_block(ordinal))
+    }
+}
+
+impl Source {
+    /// `bytes` bytes from `offset` on, which the caller knows to be inside the file. What is read into memory begins at a
+    /// multiple of 64 plus `skew`.
+    fn read(&self, path: &Path, offset: u64, bytes: usize, skew: usize) -> Result<Bytes> {
+        match self {
+            Source::Map(map) => {
+                let start = offset as usize;
+                let end = start.checked_add(bytes).filter(|&end| end <= map.len());
+                let end = end.ok_or_else(|| Error::corruption(path, offset, "a section beyond the end of the file"))?;
+                Ok(map.slice(start..end))
+            }
+            Source::File(file) => {
+                let mut buffer = vec![0; bytes + 2 * LINE_BYTES];
+                let start = buffer.as_ptr().align_offset(LINE_BYTES).min(LINE_BYTES) + skew % LINE_BYTES;
+                file.read_exact_at(&mut buffer[start..start + bytes], offset).map_err(Error::io("read", path))?;
+                Ok(Bytes::from(buffer).slice(start..start + bytes))
+            }
+        }
+    }
+
+    /// The payload of an uncompressed section, verified.
+    fn section(&self, path: &Path, number: u64, handle: Handle, skew: usize) -> Result<Bytes> {
+        let stored = self.read(path, handle.offset, handle.stored_bytes as usize, skew)?;
+        match unseal(&stored, number, handle.offset) {
+            Ok((TAG_RAW, payload)) => Ok(stored.slice_ref(payload)),
+            Ok(_) => Err(Error::corruption(path, handle.offset, "a compressed section that is no data block")),
+            Err(reason) => Err(Error::corruption(path, handle.offset, reason)),
+        }
+    }
+}
+
+fn open_filter(source: &Source, path: &Path, number: u64, handle: Handle, probes: u32) -> Result<Option<Filter>> {
+    if handle.stored_bytes == 0 && probes == 0 {
+        return Ok(None);
+    }
+    // So that its lines are cache lines, in memory as in the mapping.
+    let skew = (handle.offset % LINE_BYTES as u64) as usize;
+    let payload = source.section(path, number, handle, skew)?;
+    let padding = skew.next_multiple_of(LINE_BYTES) - skew;
+    let lines = (padding <= payload.len()).then(|| payload.slice(padding..));
+    match lines.and_then(|lines| Filter::new(lines, probes)) {
+        Some(filter) => Ok(Some(filter)),
+        None => Err(Error::corruption(path, handle.offset, "a filter of an impossible size")),
+    }
+}
