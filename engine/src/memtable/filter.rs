@@ -6,10 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bits a key: about 1 % false positives.
-const BITS_PER_KEY: usize = 10;
-
-/// Bits set for each key, the best number for [`BITS_PER_KEY`] in lines of 512 bits.
+/// Bits set for each key: the best number for ten bits a key, where it gives about 1 % false positives.
 const PROBES: u32 = 6;
 
 const LINE_WORDS: usize = 8;
@@ -26,15 +23,17 @@ pub(crate) struct AtomicFilter {
 }
 
 impl AtomicFilter {
-    /// A filter for about `keys` keys; more only raise the share of false positives. Its pages are not touched before they are used.
-    pub(crate) fn new(keys: usize) -> Self {
-        let lines = (keys.max(1) * BITS_PER_KEY).div_ceil(8 * size_of::<Line>());
+    /// A filter for about `keys` keys, `bits_per_key` bits each; more keys only raise the share of false positives. Its pages are not touched
+    /// before they are used.
+    pub(crate) fn for_keys(keys: usize, bits_per_key: u32) -> Self {
+        let lines =
+            keys.saturating_mul(bits_per_key as usize).div_ceil(8 * size_of::<Line>()).clamp(1, u32::MAX as usize);
         // SAFETY: a line is an array of atomic words, for which zeroed memory is the valid value 0.
         AtomicFilter { lines: unsafe { Box::<[Line]>::new_zeroed_slice(lines).assume_init() } }
     }
 
     /// Its memory, in bytes.
-    pub(crate) fn bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         size_of_val(&*self.lines)
     }
 
@@ -67,7 +66,7 @@ impl AtomicFilter {
     #[inline]
     fn line(&self, hash: u64) -> &Line {
         // The upper half of the hash, scaled to the number of lines: always below it.
-        &self.lines[((hash >> 32) * self.lines.len() as u64 >> 32) as usize]
+        &self.lines[(((hash >> 32) * self.lines.len() as u64) >> 32) as usize]
     }
 }
 
@@ -89,7 +88,7 @@ mod tests {
     #[test]
     fn added_keys_are_found_and_few_others() {
         for keys in [0usize, 1, 300, 20_000] {
-            let filter = AtomicFilter::new(keys);
+            let filter = AtomicFilter::for_keys(keys, 10);
             for i in 0..keys {
                 filter.insert(hash_key(&i.to_le_bytes()));
             }

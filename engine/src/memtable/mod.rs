@@ -26,6 +26,9 @@ use crate::options::MemtableKind;
 /// How many bytes of memtable an entry is expected to take when the filter is sized.
 const EXPECTED_ENTRY_BYTES: usize = 100;
 
+/// About 1 % false positives.
+const FILTER_BITS_PER_KEY: u32 = 10;
+
 /// The filter is built when the memtable holds a 256th of the entries it is sized for, but within these bounds: a smaller memtable is
 /// searched as fast, a filter must not outweigh the entries it is for, and the one write that builds it must not take long.
 const FILTER_THRESHOLD: (usize, usize) = (256, 4096);
@@ -128,7 +131,7 @@ impl Memtable {
 
     #[cold]
     fn build_filter(&self, entries: &impl Representation, new_key: &[u8]) {
-        let filter = AtomicFilter::new(self.filter_keys);
+        let filter = AtomicFilter::for_keys(self.filter_keys, FILTER_BITS_PER_KEY);
         entries.for_each_key(|key| filter.insert(hash_key(key)));
         filter.insert(hash_key(new_key));
         // It can only be taken by another writer, who cannot be: `before_visible` runs alone.
@@ -169,7 +172,7 @@ impl Memtable {
         let entries = match &self.entries {
             Entries::SkipList(list) => list.bytes(),
         };
-        size_of::<Self>() + entries + self.filter.get().map_or(0, AtomicFilter::bytes)
+        size_of::<Self>() + entries + self.filter.get().map_or(0, AtomicFilter::memory_bytes)
     }
 
     /// Entries, versions and tombstones included.

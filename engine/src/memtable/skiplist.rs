@@ -39,6 +39,9 @@ type Node = base::Entry<'static, 'static, Entry, ()>;
 /// allocator's header and rounding to 16.
 const NODE_BYTES: usize = 75;
 
+/// How many cache lines of an entry's bytes a cursor fetches ahead.
+const PREFETCHED_LINES: usize = 3;
+
 /// The guard that pins nothing; see the module's page.
 #[inline]
 fn guard() -> &'static Guard {
@@ -49,9 +52,10 @@ fn guard() -> &'static Guard {
 
 /// An entry of the list, or a probe that is compared with them. Ordered by key, then newest first; the first eight bytes of the key
 /// decide most comparisons without touching its memory.
+///
+/// In a node the links follow: the prefix comes last, so that a step of a search finds both in one cache line more often.
+#[repr(C)]
 struct Entry {
-    prefix: u64,
-    trailer: Trailer,
     /// `key_bytes` of key, then `value_bytes` of value.
     bytes: NonNull<u8>,
     value_bytes: u32,
@@ -59,6 +63,8 @@ struct Entry {
     /// The entry before this one, so that a step backward is no search. Null for the first one, and for one that is just being inserted: then
     /// searching finds it. While an insertion is under way this may still name the entry before the new one.
     previous: AtomicPtr<Entry>,
+    trailer: Trailer,
+    prefix: u64,
 }
 
 // SAFETY: `bytes` is only read, and lives and stays unchanged as long as the entry (`Entry::new`); `previous` is atomic.
@@ -86,6 +92,14 @@ impl Entry {
     fn value(&self) -> &[u8] {
         // SAFETY: `new`'s contract: the value follows the key in the same allocation.
         unsafe { slice::from_raw_parts(self.bytes.as_ptr().add(self.key_bytes.into()), self.value_bytes as usize) }
+    }
+
+    /// Asks the processor to fetch the key and the start of the value, for a reader that steps here next.
+    #[inline]
+    fn prefetch(&self) {
+        for line in 0..PREFETCHED_LINES {
+            prefetch(self.bytes.as_ptr().wrapping_add(64 * line));
+        }
     }
 
     fn cmp_tied(&self, other: &Self) -> Ordering {
@@ -254,7 +268,10 @@ impl<O> SkipListCursor<O> {
         self.current = ptr::null();
         if let Some(node) = node {
             self.current = node.key();
-            prefetch(node.key().bytes.as_ptr());
+            // Follow the link now: while the caller is busy with this entry, the next one's node and bytes come in.
+            if let Some(next) = node.next() {
+                next.key().prefetch();
+            }
             self.node.write(node);
         }
     }
@@ -337,6 +354,11 @@ impl<O> Cursor for SkipListCursor<O> {
         } else {
             self.node_is_current = false;
             self.current = previous;
+            let next = self.entry().previous.load(atomic::Ordering::Acquire);
+            // SAFETY: it is null or an entry of the list, complete by the acquire, which lives as long as the list.
+            if let Some(next) = unsafe { next.as_ref() } {
+                next.prefetch();
+            }
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use super::*;
 use crate::key::{MAX_SEQNO, ValueKind, prefix_u64};
 
 type Model = BTreeMap<(Vec<u8>, Reverse<Trailer>), Vec<u8>>;
+type ModelEntry<'a> = (&'a (Vec<u8>, Reverse<Trailer>), &'a Vec<u8>);
 type Found = Option<(Vec<u8>, Trailer, Vec<u8>)>;
 
 fn memtable(expected_bytes: usize) -> Arc<Memtable> {
@@ -42,7 +43,7 @@ fn at(cursor: &impl Cursor) -> Found {
     })
 }
 
-fn entry<'a>(pair: Option<(&'a (Vec<u8>, Reverse<Trailer>), &'a Vec<u8>)>) -> Found {
+fn entry<'a>(pair: Option<ModelEntry<'a>>) -> Found {
     pair.map(|((key, trailer), value)| (key.clone(), trailer.0, value.clone()))
 }
 
