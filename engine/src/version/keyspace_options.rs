@@ -1,6 +1,7 @@
 //! How [`KeyspaceOptions`] are kept in the manifest.
 //!
-//! A field that is absent has its default, so that options added later do not touch what is written already.
+//! The fields of the first format have to be there, except for the two that may have no value. Options added later have their default where
+//! they are absent, so that they do not touch what is written already.
 
 use crate::options::{Compression, KeyspaceOptions, MemtableKind};
 
@@ -63,6 +64,10 @@ pub(super) fn decode(input: &[u8]) -> Result<KeyspaceOptions, String> {
         }
         set_once(&mut seen[(tag >> 1) as usize - 1], ())
     })?;
+    let optional = |tag: u64| tag == BASE_LEVEL_BYTES || tag == TARGET_TABLE_BYTES;
+    if let Some(at) = (0..seen.len()).find(|&at| seen[at].is_none() && !optional(required(at as u64 + 1))) {
+        return Err(format!("keyspace option {} is missing", at + 1));
+    }
     options.check().map_err(|error| error.to_string())?;
     Ok(options)
 }
@@ -116,7 +121,7 @@ mod tests {
             assert_eq!(decode(&encoded(&options)), Ok(options));
         }
         assert_eq!(decode(&encoded(&KeyspaceOptions::new())), Ok(KeyspaceOptions::new()));
-        assert_eq!(decode(&[]), Ok(KeyspaceOptions::new()), "absent fields have their defaults");
+        assert!(decode(&[]).is_err(), "the first format's fields have to be there");
     }
 
     #[test]
@@ -124,6 +129,14 @@ mod tests {
         for (tag, value) in [(BLOCK_BYTES, 1), (LEVEL_RATIO, 1), (COMPRESSION, 3), (MEMTABLE, 9), (DYNAMIC_LEVELS, 2)] {
             let mut out = Vec::new();
             write_number(&mut out, tag, value);
+            let good = encoded(&KeyspaceOptions::new());
+            read_fields(&good, |other, content| {
+                if other != tag {
+                    write_field(&mut out, other, content);
+                }
+                Ok(true)
+            })
+            .unwrap();
             assert!(decode(&out).is_err(), "field {tag} = {value}");
         }
         let mut twice = encoded(&KeyspaceOptions::new());

@@ -1,0 +1,303 @@
+use super::*;
+use crate::fs::{Fault, FaultFileSystem, Keep, SimFileSystem};
+use crate::options::KeyspaceOptions;
+use crate::version::edit::{KeyspaceCreated, KeyspaceEdit};
+use crate::version::version::testing::table;
+
+const DIR: &str = "/db";
+
+fn dir() -> &'static Path {
+    Path::new(DIR)
+}
+
+fn new_fs() -> SimFileSystem {
+    let fs = SimFileSystem::new();
+    fs.create_dir_all(dir()).unwrap();
+    fs
+}
+
+fn initial() -> ManifestState {
+    let mut state = ManifestState::default();
+    let created = vec![KeyspaceCreated { id: 0, name: "default".into(), options: KeyspaceOptions::new() }];
+    state.apply(&Edit { database_id: Some(5), created, ..Edit::default() }).unwrap();
+    state
+}
+
+/// The `n`-th edit of a history: adds one table and takes away the one before the last.
+fn edit(n: u64) -> Edit {
+    let removed = if n > 2 { vec![(0, n - 2)] } else { vec![] };
+    let added = vec![(0, table(n, b"a", b"z", n * 10, n * 10 + 9))];
+    let keyspaces = vec![KeyspaceEdit { id: 0, flushed_seqno: Some(n * 10 + 9), removed, added }];
+    Edit { keyspaces, last_seqno: Some(n * 10 + 9), ..Edit::default() }
+}
+
+fn state_after(edits: u64) -> ManifestState {
+    let mut state = initial();
+    (1..=edits).for_each(|n| state.apply(&edit(n)).unwrap());
+    state
+}
+
+fn open(fs: &SimFileSystem) -> Result<Option<(Manifest, ManifestState)>> {
+    Manifest::open(Arc::new(fs.clone()), dir(), false)
+}
+
+fn read_only(fs: &SimFileSystem) -> Result<Option<(Manifest, ManifestState)>> {
+    Manifest::open(Arc::new(fs.clone()), dir(), true)
+}
+
+/// A manifest with `edits` edits behind its snapshot.
+fn written(edits: u64) -> (SimFileSystem, Manifest) {
+    let fs = new_fs();
+    let mut manifest = Manifest::create(Arc::new(fs.clone()), dir(), &initial()).unwrap();
+    (1..=edits).for_each(|n| manifest.append(&edit(n)).unwrap());
+    (fs, manifest)
+}
+
+fn corrupt(result: Result<Option<(Manifest, ManifestState)>>) -> bool {
+    matches!(result, Err(Error::Corruption { .. }))
+}
+
+#[test]
+fn edits_survive_reopening() {
+    assert!(open(&new_fs()).unwrap().is_none());
+    let (fs, manifest) = written(3);
+    drop(manifest);
+    let (mut manifest, state) = open(&fs).unwrap().unwrap();
+    assert_eq!(state, state_after(3));
+    manifest.append(&Edit::default()).unwrap();
+    manifest.append(&edit(4)).unwrap();
+    manifest.seal().unwrap();
+    manifest.append(&edit(5)).unwrap();
+    assert_eq!(open(&fs).unwrap().unwrap().1, state_after(5));
+}
+
+#[test]
+fn read_only_changes_nothing() {
+    let (fs, _manifest) = written(3);
+    fs.write(&dir().join("CURRENT.tmp"), b"left over").unwrap();
+    fs.write(&dir().join("MANIFEST-000009"), b"left over").unwrap();
+    let path = manifest_path(dir(), 1);
+    let mut torn = fs.read(&path).unwrap();
+    torn.truncate(torn.len() - 1);
+    fs.write(&path, &torn).unwrap();
+    let calls = fs.call_count();
+    let (mut manifest, state) = read_only(&fs).unwrap().unwrap();
+    assert_eq!(state, state_after(2));
+    for refused in [manifest.append(&edit(3)), manifest.append(&Edit::default()), manifest.seal()] {
+        assert!(matches!(refused, Err(Error::ReadOnly { .. })));
+    }
+    assert_eq!(fs.call_count(), calls);
+    assert_eq!(fs.read(&path).unwrap(), torn);
+
+    open(&fs).unwrap().unwrap();
+    let expected = [dir().join("CURRENT"), path];
+    let left: Vec<_> = fs.paths().into_iter().filter(|path| path.parent() == Some(dir())).collect();
+    assert_eq!(left, expected, "an ordinary open clears up");
+}
+
+/// What is cut off behind the snapshot is a torn record, and what is cut off after a seal or inside the snapshot is damage.
+#[test]
+fn truncation_at_every_offset() {
+    let (fs, mut manifest) = written(0);
+    let mut ends = vec![manifest.file_bytes()];
+    for n in 1..=3 {
+        manifest.append(&edit(n)).unwrap();
+        ends.push(manifest.file_bytes());
+    }
+    let path = manifest_path(dir(), 1);
+    let bytes = fs.read(&path).unwrap();
+    for len in 0..bytes.len() {
+        let fs = fs.crash_clone(Keep::All, 0);
+        fs.write(&path, &bytes[..len]).unwrap();
+        let whole = ends.iter().filter(|end| **end <= len as u64).count() as u64;
+        if whole == 0 {
+            assert!(corrupt(open(&fs)), "cut at {len}");
+            continue;
+        }
+        let (mut manifest, state) = open(&fs).unwrap().unwrap();
+        assert_eq!(state, state_after(whole - 1), "cut at {len}");
+        assert_eq!(fs.read(&path).unwrap().len() as u64, ends[whole as usize - 1], "the torn record is cut away");
+        manifest.append(&edit(whole)).unwrap();
+        assert_eq!(open(&fs).unwrap().unwrap().1, state_after(whole), "appended after a cut at {len}");
+    }
+    manifest.seal().unwrap();
+    for len in 0..bytes.len() {
+        let fs = fs.crash_clone(Keep::All, 0);
+        fs.write(&path, &bytes[..len]).unwrap();
+        assert!(corrupt(open(&fs)), "sealed, then cut at {len}");
+    }
+}
+
+/// A damaged byte is an error, except in the last unsealed record, which then reads as torn.
+#[test]
+fn every_flipped_bit() {
+    for sealed in [false, true] {
+        let (fs, mut manifest) = written(2);
+        let last_begins = manifest.file_bytes();
+        manifest.append(&edit(3)).unwrap();
+        if sealed {
+            manifest.seal().unwrap();
+        }
+        let path = manifest_path(dir(), 1);
+        for offset in 0..manifest.file_bytes() {
+            for bit in 0..8 {
+                let fs = fs.crash_clone(Keep::All, 0);
+                fs.flip_bit(&path, offset, bit).unwrap();
+                match read_only(&fs) {
+                    Err(Error::Corruption { file, .. } | Error::UnsupportedVersion { file, .. }) => {
+                        assert_eq!(file, path)
+                    }
+                    Err(error) => panic!("byte {offset}, bit {bit}: {error}"),
+                    Ok(opened) => {
+                        assert!(!sealed && offset >= last_begins, "byte {offset}, bit {bit} passed, sealed: {sealed}");
+                        assert_eq!(opened.unwrap().1, state_after(2));
+                    }
+                }
+            }
+        }
+        for offset in 0..fs.read(&current::path(dir())).unwrap().len() as u64 {
+            let fs = fs.crash_clone(Keep::All, 0);
+            fs.flip_bit(&current::path(dir()), offset, 3).unwrap();
+            assert!(matches!(read_only(&fs), Err(Error::Corruption { .. } | Error::UnsupportedVersion { .. })));
+        }
+    }
+}
+
+#[test]
+fn lost_files_are_damage_and_newer_formats_are_refused() {
+    let (fs, _manifest) = written(1);
+    let without = |name: &str| {
+        let fs = fs.crash_clone(Keep::All, 0);
+        fs.remove_file(&dir().join(name)).unwrap();
+        fs
+    };
+    assert!(corrupt(open(&without("CURRENT"))));
+    assert!(corrupt(read_only(&without("CURRENT"))));
+    assert!(corrupt(open(&without("MANIFEST-000001"))));
+
+    let newer = fs.crash_clone(Keep::All, 0);
+    let path = manifest_path(dir(), 1);
+    let mut bytes = newer.read(&path).unwrap();
+    bytes[8] = 2;
+    newer.write(&path, &bytes).unwrap();
+    assert!(matches!(open(&newer), Err(Error::UnsupportedVersion { found: 2, supported: 1, .. })));
+
+    let swapped = fs.crash_clone(Keep::All, 0);
+    let mut other = snapshot(2, &initial()).unwrap();
+    other.resize(fs.read(&path).unwrap().len(), 0);
+    swapped.write(&path, &other).unwrap();
+    assert!(corrupt(open(&swapped)), "a manifest under another one's name");
+}
+
+#[test]
+fn a_readable_record_that_does_not_fit_is_damage_even_at_the_end() {
+    let (fs, mut manifest) = written(1);
+    manifest.append(&edit(1)).unwrap();
+    assert!(corrupt(open(&fs)));
+}
+
+#[test]
+fn a_large_manifest_is_rolled_and_the_old_one_goes() {
+    let (fs, mut manifest) = written(0);
+    let mut state = initial();
+    let mut rolls = 0;
+    for n in 1..=20_000 {
+        manifest.append(&edit(n)).unwrap();
+        state.apply(&edit(n)).unwrap();
+        let before = manifest.file_bytes();
+        manifest.roll_if_large(&state).unwrap();
+        assert!(before <= MIN_ROLL_BYTES + 500, "{before} bytes");
+        rolls += usize::from(manifest.file_bytes() < before);
+    }
+    assert!(rolls >= 1);
+    let manifests = fs.paths().iter().filter(|path| path.to_string_lossy().contains("MANIFEST")).count();
+    assert_eq!(manifests, 1);
+    assert_eq!(open(&fs).unwrap().unwrap().1, state);
+}
+
+#[test]
+fn after_a_failure_nothing_is_appended() {
+    for fault in [Fault::Io, Fault::NoSpace, Fault::ShortWrite] {
+        for call in 1..=2 {
+            let sim = new_fs();
+            let fs = FaultFileSystem::new(Arc::new(sim.clone()));
+            let mut manifest = Manifest::create(Arc::new(fs.clone()), dir(), &initial()).unwrap();
+            manifest.append(&edit(1)).unwrap();
+            fs.fail_at(call, fault);
+            assert!(matches!(manifest.append(&edit(2)), Err(Error::Io { .. })), "{fault:?} at {call}");
+            let len = sim.read(&manifest_path(dir(), 1)).unwrap().len();
+            for refused in [manifest.append(&edit(2)), manifest.seal()] {
+                assert!(matches!(refused, Err(Error::ReadOnly { .. })));
+            }
+            assert_eq!(sim.read(&manifest_path(dir(), 1)).unwrap().len(), len);
+            let state = open(&sim).unwrap().unwrap().1;
+            assert!(state == state_after(1) || state == state_after(2));
+        }
+    }
+}
+
+/// Creates, appends, rolls, seals and appends again until the filesystem stops; answers how many edits were acknowledged, `None` if creation was not.
+fn life(fs: &SimFileSystem) -> Option<u64> {
+    let mut manifest = Manifest::create(Arc::new(fs.clone()), dir(), &initial()).ok()?;
+    for n in 1..=6 {
+        if manifest.append(&edit(n)).is_err() {
+            return Some(n - 1);
+        }
+        if n == 3 && manifest.seal().is_err() {
+            return Some(n);
+        }
+        if n == 2 || n == 4 {
+            let number = manifest.number + 1;
+            if manifest.roll(number, &snapshot(number, &state_after(n)).unwrap()).is_err() {
+                return Some(n);
+            }
+        }
+    }
+    Some(6)
+}
+
+/// Opens what a crash left; crashes again at every call of that; the acknowledged edits, and at most one more, are there each time.
+fn recovers(crashed: &SimFileSystem, acknowledged: Option<u64>, context: &str) {
+    let check = |opened: Option<(Manifest, ManifestState)>| match (opened, acknowledged) {
+        (None, None) => {}
+        (Some((_, state)), acknowledged) => {
+            let least = acknowledged.unwrap_or(0);
+            let fits = (least..=least + 1).any(|n| state == state_after(n));
+            assert!(fits, "{context}: acknowledged {acknowledged:?}, found {:?}", state.keyspaces);
+        }
+        (None, Some(_)) => panic!("{context}: the database is gone"),
+    };
+    for stop in 0.. {
+        let fs = crashed.crash_clone(Keep::All, 0);
+        fs.stop_after(stop);
+        let done = open(&fs).is_ok();
+        for (keep, seed) in [(Keep::Nothing, 0), (Keep::All, 0), (Keep::Some, stop)] {
+            let again = fs.crash_clone(keep, seed);
+            check(read_only(&again).unwrap_or_else(|error| panic!("{context}, second crash at {stop}: {error}")));
+            check(open(&again).unwrap_or_else(|error| panic!("{context}, second crash at {stop}: {error}")));
+            check(open(&again).unwrap_or_else(|error| panic!("{context}, opened twice: {error}")));
+        }
+        if done {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_call_keeps_what_was_acknowledged() {
+    let whole = new_fs();
+    let before = whole.call_count();
+    assert_eq!(life(&whole), Some(6));
+    let calls = whole.call_count() - before;
+    assert!(calls > 30, "{calls} calls");
+    for stop in 0..=calls {
+        let fs = new_fs();
+        fs.stop_after(before + stop);
+        let acknowledged = life(&fs);
+        let seeds = (0..12).map(|seed| (Keep::Some, seed));
+        for (keep, seed) in [(Keep::Nothing, 0), (Keep::All, 0)].into_iter().chain(seeds) {
+            let crashed = fs.crash_clone(keep, seed);
+            recovers(&crashed, acknowledged, &format!("crash after {stop} calls, {keep:?}, seed {seed}"));
+        }
+    }
+}
