@@ -9,7 +9,7 @@ use crate::key::SeqNo;
 use crate::name::KeyspaceName;
 use crate::options::KeyspaceOptions;
 use crate::tree::Tree;
-use crate::version::Version;
+use crate::version::version::Version;
 use crate::version::edit::{Edit, KeyspaceCreated};
 
 impl DbHandle {

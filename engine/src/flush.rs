@@ -56,7 +56,7 @@ fn write_table(store: &Store, tree: &Tree, sealed: &[Arc<Memtable>]) -> Result<V
     let mut retention = Retention::new(store.snapshots.list(), false);
     let mut outputs = Outputs::level0(store, &tree.options());
     let written = outputs.write_all(&mut cursor, None, &mut retention, &mut |_| true, &mut || Ok(()));
-    let tables = outputs.finish_after(written)?;
+    let (tables, _) = outputs.finish_after(written)?;
     let written_bytes = tables.iter().map(|meta| meta.file_bytes).sum();
     tree.amplification.add_flush(written_bytes);
     Ok(tables)

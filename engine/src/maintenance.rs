@@ -4,7 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::background::Work;
-use crate::compaction::job::{self, Job};
+use crate::compaction::job::{self, Job, Step};
+use crate::compaction::manual::ManualRequest;
 use crate::error::{Error, Result};
 use crate::flush;
 use crate::store::Store;
@@ -98,26 +99,38 @@ fn prepare_log(store: &Store) -> Result<bool> {
 fn compact_next(store: &Arc<Store>) -> Result<bool> {
     let Some(next) = store.compactions.pop() else { return Ok(false) };
     let tree = &next.tree;
-    if let Some(job) = Job::pick(store, tree) {
+    if let Some(job) = Job::pick(store, tree, flush_first) {
         // Another thread may find a second job in the same tree meanwhile.
         store.compaction_wanted(tree);
-        job::run(store, job)?;
+        ran(job)?;
         store.compaction_wanted(tree);
     }
     update_pressure(store, tree);
     Ok(true)
 }
 
+/// Runs a job; that the database closes meanwhile, or the keyspace goes, is no failure.
+fn ran(job: Arc<Job>) -> Result<()> {
+    match job.run() {
+        Err(Error::Closed) => Ok(()),
+        result => result,
+    }
+}
+
+/// Between pieces of a compaction: a flush does not wait for its end.
+fn flush_first(store: &Store) -> Result<()> {
+    if store.flushes.is_empty() { Ok(()) } else { flush::flush_next(store).map(|_| ()) }
+}
+
 /// Sets the delay of writers by what the trees owe after a flush or a compaction of `tree`.
 fn update_pressure(store: &Store, tree: &Tree) {
     use std::sync::atomic::Ordering::Relaxed; // independent numbers, see `Pressure`
-    let (options, view) = (tree.options(), tree.view());
-    let shape = job::picker_options(store, &options);
+    let (scores, options) = job::scores(store, tree);
     let debt = Debt {
-        level0_tables: view.version.levels()[0].tables().len(),
-        level0_trigger: options.level0_trigger as usize,
-        compaction_bytes: job::debt_bytes(&view.version, &shape),
-        base_level_bytes: job::base_level_bytes(store, &options),
+        level0_tables: tree.view().version.levels()[0].tables().len(),
+        level0_trigger: options.level0_trigger,
+        compaction_bytes: scores.debt_bytes,
+        base_level_bytes: options.base_bytes,
     };
     tree.pressure.store(delay_ns_per_kib(&debt), Relaxed);
     let most = store.live_trees().iter().map(|tree| tree.pressure.load(Relaxed)).max();
@@ -145,22 +158,26 @@ pub(crate) fn wait_until_idle(store: &Store) -> Result<()> {
     store.wait_until(|| store.flushes.is_idle() && store.compactions.is_idle())
 }
 
-/// Merges all tables of `tree` down to the bottom level, on the calling thread, level after level.
+/// Merges all tables of `tree` down to the bottom level, on the calling thread.
 pub(crate) fn compact_all(store: &Arc<Store>, tree: &Arc<Tree>) -> Result<()> {
-    let mut level = 0;
-    while let Some(deepest) = job::levels_to_compact(tree) {
-        if level > deepest {
-            break;
-        }
-        store.wait_until(|| tree.busy.lock().is_empty())?;
-        match Job::pick_level(store, tree, level) {
-            Some(job) => {
-                let done = job::run(store, job);
+    let request = ManualRequest {
+        smallest: None,
+        largest: None,
+        through_seqno: store.visible(),
+        below_number: store.versions.next_file_number(),
+        rewrite_all: false,
+    };
+    loop {
+        let seen = store.signal.generation();
+        store.health.check_write()?;
+        match Job::step(store, tree, &request, flush_first) {
+            Step::Run(job) => {
+                let done = ran(job).inspect_err(|error| store.health.fail("compaction", error));
                 store.signal.notify();
-                done.inspect_err(|error| store.health.fail("compaction", error))?;
+                done?;
             }
-            None if tree.busy.lock().is_empty() => level += 1,
-            None => {}
+            Step::Blocked => store.signal.wait(seen),
+            Step::Done => break,
         }
     }
     store.compaction_wanted(tree);

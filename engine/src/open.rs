@@ -23,7 +23,7 @@ use crate::options::Options;
 use crate::store::{Store, StoreParts, Trees};
 use crate::table::handle::{Purger, TableCache, TableHandle, table_number, table_path};
 use crate::tree::Tree;
-use crate::version::Version;
+use crate::version::version::Version;
 use crate::version::edit::{Edit, LogFloor};
 use crate::version::manifest::Manifest;
 use crate::version::set::VersionSet;

@@ -1,13 +1,13 @@
 //! The LSM tree of one keyspace: what its handles, the commit path and the background share.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::batch::KeyspaceId;
+use crate::compaction::shape::Running;
 use crate::error::{Error, Result};
 use crate::key::SeqNo;
 use crate::memtable::Memtable;
@@ -15,7 +15,7 @@ use crate::name::KeyspaceName;
 use crate::options::KeyspaceOptions;
 use crate::read::view::View;
 use crate::table::handle::TableHandle;
-use crate::version::Version;
+use crate::version::version::Version;
 use crate::version::amplification::Amplification;
 
 /// No drop has happened.
@@ -34,8 +34,8 @@ pub(crate) struct Tree {
     dropped_at: AtomicU64,
     /// Held by the one flush of this tree: sealed memtables are flushed oldest first.
     pub(crate) flushing: Mutex<()>,
-    /// Numbers of the tables that running compactions read.
-    pub(crate) busy: Mutex<HashSet<u64>>,
+    /// The compactions of this tree that are under way.
+    pub(crate) running: Mutex<Vec<Running>>,
     pub(crate) amplification: Amplification,
     /// How hard this tree's debt presses on writers; see `write::pressure`.
     pub(crate) pressure: AtomicU64,
@@ -57,7 +57,7 @@ impl Tree {
             replacing: Mutex::new(()),
             dropped_at: AtomicU64::new(NOT_DROPPED),
             flushing: Mutex::new(()),
-            busy: Mutex::new(HashSet::new()),
+            running: Mutex::default(),
             amplification: Amplification::default(),
             pressure: AtomicU64::new(0),
         }
@@ -129,10 +129,5 @@ impl Tree {
             return Ok(());
         }
         Err(Error::KeyspaceDropped { name: self.name.to_string() })
-    }
-
-    /// Tries to become the one flush of this tree.
-    pub(crate) fn try_flushing(&self) -> Option<MutexGuard<'_, ()>> {
-        self.flushing.try_lock()
     }
 }

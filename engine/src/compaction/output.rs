@@ -2,28 +2,20 @@
 
 use std::path::Path;
 
+use crate::compaction::plan::{Grandparent, Plan};
 use crate::compaction::retention::{Retention, Verdict};
+use crate::compaction::score::LeveledOptions;
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
-use crate::key::{SeqNo, compare_keys};
+use crate::key::compare_keys;
 use crate::options::{Compression, KeyspaceOptions};
 use crate::store::Store;
 use crate::table::builder::{TableBuilder, TableWriteOptions};
-use crate::table::{TableMeta, table_path};
+use crate::table::TableMeta;
+use crate::table::handle::table_path;
 
 /// How often a long run looks whether something more urgent waits: about every hundred blocks.
 const ENTRIES_A_CHECK: u32 = 4096;
-
-/// How many bytes of the level below the output one output table may overlap, as a multiple of the target size: what a later compaction of it has to rewrite (LevelDB, `doc/impl.md`).
-const MAX_OVERLAP_TARGETS: u64 = 10;
-
-/// A table of the level below the output: where cutting keeps later compactions small.
-#[derive(Clone, Debug)]
-pub(crate) struct Boundary {
-    /// The largest key of the table.
-    pub(crate) largest: bytes::Bytes,
-    pub(crate) file_bytes: u64,
-}
 
 /// What was written and left out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,13 +25,27 @@ pub(crate) struct Written {
     pub(crate) tombstones_dropped: u64,
 }
 
+impl std::ops::Add for Written {
+    type Output = Written;
+    fn add(self, other: Written) -> Written {
+        Written {
+            entries_read: self.entries_read + other.entries_read,
+            shadowed: self.shadowed + other.shadowed,
+            tombstones_dropped: self.tombstones_dropped + other.tombstones_dropped,
+        }
+    }
+}
+
 /// Writes entries into as many tables as their sizes and the boundaries ask for.
 pub(crate) struct Outputs<'s> {
     store: &'s Store,
     table_options: TableWriteOptions,
     target_bytes: u64,
-    boundaries: Vec<Boundary>,
-    next_boundary: usize,
+    /// How many bytes of the level below the output one table may overlap: what a later compaction of it has to rewrite.
+    max_overlap_bytes: u64,
+    /// The tables of the level below the output, ascending: where cutting keeps later compactions small.
+    grandparents: &'s [Grandparent],
+    next_grandparent: usize,
     /// Bytes of the level below that the current table overlaps.
     overlap_bytes: u64,
     current: Option<TableBuilder>,
@@ -47,22 +53,30 @@ pub(crate) struct Outputs<'s> {
     started: Vec<u64>,
     last_key: Vec<u8>,
     last_prefix: u64,
-    pub(crate) written: Written,
+    written: Written,
 }
 
 impl<'s> Outputs<'s> {
     /// For a flush: one table, uncompressed unless every level is to be compressed.
     pub(crate) fn level0(store: &'s Store, options: &KeyspaceOptions) -> Self {
-        Outputs::new(store, options, u64::MAX, Vec::new(), false)
+        Outputs::with(store, options, false, u64::MAX, 0, &[])
     }
 
-    /// For a compaction into a level: cut near `target_bytes` and at `boundaries` (the level below, ascending). `bottom`: the output level is the lowest one in use.
-    pub(crate) fn new(
+    /// For a compaction: cut near the target size, where tables of the level below the output end.
+    pub(crate) fn new(store: &'s Store, options: &KeyspaceOptions, picker: &LeveledOptions, plan: &'s Plan) -> Self {
+        // Inside level 0 the outputs must stay one run: tables of one age.
+        let target_bytes = if plan.output_level == 0 { u64::MAX } else { picker.target_table_bytes };
+        let grandparents = if plan.output_level == 0 { &[][..] } else { &plan.grandparents };
+        Outputs::with(store, options, plan.bottom, target_bytes, picker.max_grandparent_bytes(), grandparents)
+    }
+
+    fn with(
         store: &'s Store,
         options: &KeyspaceOptions,
-        target_bytes: u64,
-        boundaries: Vec<Boundary>,
         bottom: bool,
+        target_bytes: u64,
+        max_overlap_bytes: u64,
+        grandparents: &'s [Grandparent],
     ) -> Self {
         let compress = match options.compression {
             Compression::None => false,
@@ -77,8 +91,9 @@ impl<'s> Outputs<'s> {
                 compress,
             },
             target_bytes,
-            boundaries,
-            next_boundary: 0,
+            max_overlap_bytes,
+            grandparents,
+            next_grandparent: 0,
             overlap_bytes: 0,
             current: None,
             finished: Vec::new(),
@@ -134,29 +149,30 @@ impl<'s> Outputs<'s> {
         self.last_key.clear();
         self.last_key.extend_from_slice(key);
         self.last_prefix = prefix;
-        let crossed = self.cross_boundaries(key);
-        if self.current.as_ref().is_some_and(|table| self.cut_here(table.file_bytes(), crossed)) {
+        let passed = self.pass_grandparents(key);
+        if self.current.as_ref().is_some_and(|table| self.cut_here(table.file_bytes(), passed)) {
             self.cut()?;
         }
         Ok(())
     }
 
-    fn cross_boundaries(&mut self, key: &[u8]) -> bool {
-        let before = self.next_boundary;
-        while let Some(boundary) = self.boundaries.get(self.next_boundary).filter(|b| b.largest[..] < *key) {
-            self.overlap_bytes = self.overlap_bytes.saturating_add(boundary.file_bytes);
-            self.next_boundary += 1;
+    /// Passes the tables below that end before `key`; whether there were any.
+    fn pass_grandparents(&mut self, key: &[u8]) -> bool {
+        let before = self.next_grandparent;
+        while let Some(table) = self.grandparents.get(self.next_grandparent).filter(|table| table.largest[..] < *key) {
+            self.overlap_bytes = self.overlap_bytes.saturating_add(table.file_bytes);
+            self.next_grandparent += 1;
         }
-        self.next_boundary > before
+        self.next_grandparent > before
     }
 
-    /// Up to the target size a table is cut only where a table of the next level ends, and there from half the target on, so that later compactions read few partial tables; a table
-    /// that would overlap too much is cut earlier, one that meets no boundary later.
-    fn cut_here(&self, bytes: u64, crossed: bool) -> bool {
+    /// A table is cut where a table of the level below ends, from half the target on, so that a later compaction of it reads few tables in part; earlier when it would overlap too much. Where no such
+    /// place comes, half over the target; where none is left, at the target.
+    fn cut_here(&self, bytes: u64, passed: bool) -> bool {
         let target = self.target_bytes;
-        let aligned = crossed && (bytes >= target / 2 || self.overlap_bytes > MAX_OVERLAP_TARGETS.saturating_mul(target));
-        let more_boundaries = self.next_boundary < self.boundaries.len();
-        aligned || bytes >= if more_boundaries { target.saturating_add(target / 2) } else { target }
+        let aligned = passed && (bytes >= target / 2 || self.overlap_bytes > self.max_overlap_bytes);
+        let more_to_come = self.next_grandparent < self.grandparents.len();
+        aligned || bytes >= if more_to_come { target.saturating_add(target / 2) } else { target }
     }
 
     fn cut(&mut self) -> Result<()> {
@@ -190,10 +206,10 @@ impl<'s> Outputs<'s> {
     }
 
     /// Finishes the last table and makes all names durable; after an error (`written`, or one here) removes what was begun.
-    pub(crate) fn finish_after(mut self, written: Result<()>) -> Result<Vec<TableMeta>> {
+    pub(crate) fn finish_after(mut self, written: Result<()>) -> Result<(Vec<TableMeta>, Written)> {
         let finished = written.and_then(|()| self.cut()).and_then(|()| self.sync_directory());
         match finished {
-            Ok(()) => Ok(self.finished),
+            Ok(()) => Ok((self.finished, self.written)),
             Err(error) => {
                 self.current = None;
                 let fs = &self.store.options.file_system;
@@ -213,9 +229,4 @@ impl<'s> Outputs<'s> {
         let directory: &Path = &self.store.directory;
         self.store.options.file_system.sync_dir(directory).map_err(Error::io("syncing the directory", directory))
     }
-}
-
-/// The sequence number of the oldest live snapshot, or the largest if there is none.
-pub(crate) fn oldest_snapshot(store: &Store) -> SeqNo {
-    store.snapshots.oldest().unwrap_or(crate::key::MAX_SEQNO)
 }

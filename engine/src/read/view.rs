@@ -14,7 +14,8 @@ use crate::table::handle::TableHandle;
 use crate::table::iterator::TableCursor;
 use crate::table::level_iterator::LevelCursor;
 use crate::table::reader::TableHit;
-use crate::version::{LEVELS, Version};
+use crate::version::LEVELS;
+use crate::version::version::Version;
 
 /// How many candidate tables a get looks at in one round: all filter lines of a round are requested from memory before the first is tested.
 const ROUND_TABLES: usize = 8;
