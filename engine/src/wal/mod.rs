@@ -1,1 +1,320 @@
-//! See the module map in `docs/architecture.md`.
+//! The write-ahead log: a sequence of segment files `{number:06}.wal` with records of consecutive commits.
+//!
+//! One [`WalWriter`] appends (under the commit lock); syncing, following and releasing go on beside it through the shared [`Wal`]. Lock order, outermost
+//! first: sync, spares, segments; none is held over a call into another part of the engine.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Result};
+use crate::fs::{FileSystem, MappedFile};
+use crate::key::SeqNo;
+use format::HEADER_BYTES;
+use replay::Replayed;
+use retention::Cursor;
+use segment::{Backing, Segment};
+use spare::Spares;
+
+mod format;
+pub(crate) mod replay;
+pub(crate) mod retention;
+mod segment;
+mod spare;
+pub(crate) mod tail;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub(crate) use writer::WalWriter;
+
+/// The length of a log's first segment, in bytes; each next one doubles up to [`WalOptions::segment_bytes`].
+const FIRST_SEGMENT_BYTES: u64 = 256 << 10;
+
+/// The least a segment may have, in bytes.
+const MIN_SEGMENT_BYTES: u64 = 4096;
+
+/// How a log is sized.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WalOptions {
+    /// A full-grown segment, in bytes; taken as a multiple of 4 KiB.
+    pub(crate) segment_bytes: u64,
+    /// How many bytes of segments that flushing no longer needs may be held back for cursors.
+    pub(crate) max_retained_bytes: u64,
+}
+
+/// The shared half of the log.
+#[derive(Debug)]
+pub(crate) struct Wal {
+    fs: Arc<dyn FileSystem>,
+    dir: PathBuf,
+    database_id: u64,
+    options: WalOptions,
+    /// The last sequence number of the last record appended. Only the writer stores it, after the bytes.
+    last_logged_seqno: AtomicU64,
+    /// Likewise of the last record that tails may see.
+    published_logged: AtomicU64,
+    /// The last sequence number that is visible in the database, logged or not.
+    published_seqno: AtomicU64,
+    /// Every record up to this number is durable. It is always the last number of some record.
+    synced_seqno: AtomicU64,
+    needs_spare: AtomicBool,
+    /// How many tails are waiting for `published_logged` to move.
+    waiting_tails: AtomicU32,
+    tail_lock: Mutex<()>,
+    tail_wakeup: Condvar,
+    sync: Mutex<SyncState>,
+    spares: Mutex<Spares>,
+    segments: Mutex<SegmentList>,
+}
+
+/// How far the segments are synced.
+#[derive(Debug)]
+struct SyncState {
+    /// Segments below this number are durable, and this one is up to `offset`.
+    segment: u64,
+    offset: u64,
+    /// A failed sync: the system may have dropped the dirty pages, so no later sync proves anything.
+    failed: Option<(io::ErrorKind, String)>,
+}
+
+/// The segments and who needs them.
+#[derive(Debug)]
+struct SegmentList {
+    /// Oldest first, never empty; the last is the active one. Numbers are contiguous.
+    live: VecDeque<Listed>,
+    /// The length from which the next segment's follows: the last regular one's, not that of an oversize record's.
+    grown_bytes: u64,
+    /// What [`Wal::plan_release`] was last told.
+    flushed_seqno: SeqNo,
+    /// Segments below are as good as gone: the manifest is being told.
+    planned_floor: u64,
+    cursors: Vec<Arc<Cursor>>,
+}
+
+#[derive(Debug)]
+struct Listed {
+    segment: Arc<Segment>,
+    /// The mapping of a full segment, so that its file can be used again.
+    file: Option<Box<dyn MappedFile>>,
+}
+
+impl SegmentList {
+    fn active(&self) -> &Arc<Segment> {
+        // `live` is never empty: it is made with the active segment, and releasing leaves that.
+        &self.live[self.live.len() - 1].segment
+    }
+
+    /// The oldest segment that may still be read.
+    fn oldest(&self) -> &Arc<Segment> {
+        let found = self.live.iter().find(|listed| listed.segment.number >= self.planned_floor);
+        found.map_or_else(|| self.active(), |listed| &listed.segment)
+    }
+}
+
+/// Starts a new log in `dir` with segment `first_segment`; its header and name are durable when this returns. `prev_seqno` is the last sequence
+/// number of the database.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn create(
+    fs: Arc<dyn FileSystem>,
+    dir: &Path,
+    database_id: u64,
+    first_segment: u64,
+    prev_seqno: SeqNo,
+    options: WalOptions,
+) -> Result<(Arc<Wal>, WalWriter)> {
+    let replayed = Replayed {
+        segments: Vec::new(),
+        last_logged_seqno: prev_seqno,
+        synced_seqno: prev_seqno,
+        next_segment: first_segment,
+        dropped_bytes: 0,
+    };
+    open_after_replay(fs, dir, database_id, replayed, options)
+}
+
+/// Continues a replayed log in a new segment. The recovered segments stay listed, for tails, and are synced by the next
+/// [`Wal::sync_through`] unless replay proved that they are.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn open_after_replay(
+    fs: Arc<dyn FileSystem>,
+    dir: &Path,
+    database_id: u64,
+    replayed: Replayed,
+    options: WalOptions,
+) -> Result<(Arc<Wal>, WalWriter)> {
+    let segment_bytes = options.segment_bytes.max(MIN_SEGMENT_BYTES) / MIN_SEGMENT_BYTES * MIN_SEGMENT_BYTES;
+    let last = replayed.last_logged_seqno;
+    let recovered_bytes: u64 = replayed.segments.iter().map(|segment| segment.end).sum();
+    let first_unsynced = replayed.segments.first().filter(|_| replayed.synced_seqno < last);
+    let sync_from = first_unsynced.map_or(replayed.next_segment, |segment| segment.number);
+    let mut live: VecDeque<Listed> = replayed.segments.into_iter().map(Listed::recovered).collect();
+
+    // As large as the log already was: a database that stays small keeps small segments.
+    let grown_bytes = recovered_bytes.clamp(FIRST_SEGMENT_BYTES.min(segment_bytes), segment_bytes);
+    let file_bytes = grown_bytes.next_multiple_of(MIN_SEGMENT_BYTES);
+    let wal = Wal {
+        fs,
+        dir: dir.to_owned(),
+        database_id,
+        options: WalOptions { segment_bytes, ..options },
+        last_logged_seqno: AtomicU64::new(last),
+        published_logged: AtomicU64::new(last),
+        published_seqno: AtomicU64::new(last),
+        synced_seqno: AtomicU64::new(replayed.synced_seqno),
+        needs_spare: AtomicBool::new(false),
+        waiting_tails: AtomicU32::new(0),
+        tail_lock: Mutex::new(()),
+        tail_wakeup: Condvar::new(),
+        sync: Mutex::new(SyncState { segment: sync_from, offset: 0, failed: None }),
+        spares: Mutex::default(),
+        segments: Mutex::new(SegmentList {
+            live: VecDeque::new(),
+            grown_bytes: file_bytes,
+            flushed_seqno: 0,
+            planned_floor: 0,
+            cursors: Vec::new(),
+        }),
+    };
+    let path = format::segment_path(dir, replayed.next_segment);
+    let mut file = wal.fs.create_mapped(&path, file_bytes).map_err(Error::io("create log segment", &path))?;
+    let segment = wal.start_segment(replayed.next_segment, last, file.as_mut())?;
+    segment.sync(wal.fs.as_ref(), 0, HEADER_BYTES)?;
+    wal.fs.sync_dir(dir).map_err(Error::io("sync directory", dir))?;
+    live.push_back(Listed { segment: segment.clone(), file: None });
+    wal.segments.lock().live = live;
+    let wal = Arc::new(wal);
+    Ok((wal.clone(), WalWriter::new(wal, file, segment)))
+}
+
+impl Listed {
+    fn recovered(segment: replay::RecoveredSegment) -> Self {
+        let replay::RecoveredSegment { number, path, prev_seqno, end, file_bytes } = segment;
+        let segment = Segment { number, path, prev_seqno, file_bytes, end: end.into(), backing: Backing::Recovered };
+        Listed { segment: Arc::new(segment), file: None }
+    }
+}
+
+impl Wal {
+    /// Makes every record up to `seqno` durable; the last one appended is enough for any larger number. Callers that come while one syncs are served by
+    /// the next sync together. Appending goes on meanwhile.
+    ///
+    /// # Errors
+    /// `Io`; it sticks: after a failed sync nothing more is ever reported as synced.
+    pub(crate) fn sync_through(&self, seqno: SeqNo) -> Result<()> {
+        let seqno = seqno.min(self.last_logged_seqno());
+        if self.synced_seqno() >= seqno {
+            return Ok(());
+        }
+        let mut sync = self.sync.lock();
+        if self.synced_seqno() >= seqno {
+            return Ok(());
+        }
+        if let Some((kind, reason)) = &sync.failed {
+            return Err(Error::io("sync the log", &self.dir)(io::Error::new(*kind, reason.clone())));
+        }
+        // The number first: the segments and ends seen after it cover every record up to it.
+        let synced_seqno = self.last_logged_seqno();
+        let segments: Vec<Arc<Segment>> = {
+            let list = self.segments.lock();
+            list.live.iter().map(|listed| &listed.segment).filter(|s| s.number >= sync.segment).cloned().collect()
+        };
+        for segment in segments {
+            let start = if segment.number == sync.segment { sync.offset } else { 0 };
+            // Acquire pairs with the writer's release: the bytes below the end are whole.
+            let end = segment.end.load(Ordering::Acquire);
+            if start < end {
+                segment.sync(self.fs.as_ref(), start, end).inspect_err(|error| sync.fail(error))?;
+            }
+            (sync.segment, sync.offset) = (segment.number, end);
+        }
+        // Release: who reads the number finds the sync done. Stores are ordered by the lock.
+        self.synced_seqno.store(synced_seqno, Ordering::Release);
+        Ok(())
+    }
+
+    /// Every record up to this number is durable; always the last number of some record, or where the log began.
+    pub(crate) fn synced_seqno(&self) -> SeqNo {
+        // Acquire pairs with the release store after the sync.
+        self.synced_seqno.load(Ordering::Acquire)
+    }
+
+    /// The last sequence number of the last record appended, published or not.
+    pub(crate) fn last_logged_seqno(&self) -> SeqNo {
+        // Acquire pairs with the writer's release after the record's bytes and the segment's end.
+        self.last_logged_seqno.load(Ordering::Acquire)
+    }
+
+    /// The number of the oldest segment that is still listed.
+    pub(crate) fn oldest_segment(&self) -> u64 {
+        self.segments.lock().oldest().number
+    }
+
+    /// The number of the segment that is being appended to.
+    pub(crate) fn active_segment(&self) -> u64 {
+        self.segments.lock().active().number
+    }
+
+    /// Bytes of records in the log, segment headers included.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        // Acquire for the sake of uniformity; the sum is a statistic.
+        self.segments.lock().live.iter().map(|listed| listed.segment.end.load(Ordering::Acquire)).sum()
+    }
+
+    /// Bytes of the log's files on storage, spare ones included.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        let listed: u64 = self.segments.lock().live.iter().map(|listed| listed.segment.file_bytes).sum();
+        listed + self.spare_bytes()
+    }
+
+    /// Appends the new active segment and keeps the full one's mapping if its file is worth using again.
+    fn list_segment(&self, segment: Arc<Segment>, full: Box<dyn MappedFile>) {
+        let mut list = self.segments.lock();
+        if segment.file_bytes <= self.options.segment_bytes {
+            list.grown_bytes = list.grown_bytes.max(segment.file_bytes);
+        }
+        if full.len() == self.options.segment_bytes
+            && let Some(previous) = list.live.back_mut()
+        {
+            previous.file = Some(full);
+        }
+        list.live.push_back(Listed { segment, file: None });
+    }
+
+    #[inline]
+    fn publish(&self, logged: SeqNo, seqno: SeqNo) {
+        // Relaxed: only `tail` compares it, with a number its caller already knows to be visible.
+        self.published_seqno.store(seqno.max(logged), Ordering::Relaxed);
+        // SeqCst with the load below, against the increment and load in `Tail::wait`: either the waiter sees this number or we see the waiter.
+        self.published_logged.store(logged, Ordering::SeqCst);
+        if self.waiting_tails.load(Ordering::SeqCst) > 0 {
+            self.wake_tails();
+        }
+    }
+
+    /// Wakes all waiting tails, for instance because the database closes.
+    #[cold]
+    pub(crate) fn wake_tails(&self) {
+        // A waiter between its check and its wait holds the lock.
+        drop(self.tail_lock.lock());
+        self.tail_wakeup.notify_all();
+    }
+}
+
+impl SyncState {
+    fn fail(&mut self, error: &Error) {
+        let kind = match error {
+            Error::Io { source, .. } => source.kind(),
+            _ => io::ErrorKind::Other,
+        };
+        self.failed = Some((kind, format!("an earlier sync failed: {error}")));
+    }
+}

@@ -1,0 +1,165 @@
+//! Files for the next segments: prepared ahead, recycled when free, so that rolling costs no more than a header.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::format::{self, HEADER_BYTES, SegmentHeader};
+use super::segment::{Backing, Segment};
+use super::{FIRST_SEGMENT_BYTES, Wal};
+use crate::error::{Error, Result};
+use crate::fs::MappedFile;
+use crate::key::SeqNo;
+
+/// How many released files are kept for reuse.
+const MAX_SPARES: usize = 2;
+
+/// The unit in which the system makes mapped memory writable, on the machines we know; a larger one only warms more at once.
+const PAGE_BYTES: u64 = 4096;
+
+/// Files that wait for their use as segments.
+#[derive(Debug, Default)]
+pub(super) struct Spares {
+    /// The next segment's file, already under its name, which is durable.
+    prepared: Option<Box<dyn MappedFile>>,
+    /// Released files of full size, under their spare names.
+    waiting: Vec<(PathBuf, Box<dyn MappedFile>)>,
+}
+
+impl Wal {
+    /// Whether [`prepare_spare`](Wal::prepare_spare) has something to do. One relaxed load.
+    #[inline]
+    pub(crate) fn needs_spare(&self) -> bool {
+        // Relaxed: a hint; the lock of the spares orders everything else.
+        self.needs_spare.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn wants_spare(&self) {
+        self.needs_spare.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes the next segment's file ready: recycled or new, under its name, its name and space durable and its pages writable. For a background
+    /// thread; a roll that comes meanwhile waits for it.
+    ///
+    /// # Errors
+    /// `Io`. The log itself goes on: the roll will try again.
+    pub(crate) fn prepare_spare(&self) -> Result<()> {
+        let mut spares = self.spares.lock();
+        self.needs_spare.store(false, Ordering::Relaxed);
+        if spares.prepared.is_some() {
+            return Ok(());
+        }
+        let (number, file_bytes) = {
+            let list = self.segments.lock();
+            (list.active().number + 1, self.next_file_bytes(list.grown_bytes))
+        };
+        let mut file = self.segment_file(&mut spares, number, file_bytes, true)?;
+        // A first write to each page now is a page fault less under the commit lock later. Nothing has been logged in this file yet.
+        for offset in (0..file_bytes).step_by(PAGE_BYTES as usize) {
+            let path = format::segment_path(&self.dir, number);
+            file.write_at(offset, &[0]).map_err(Error::io("prepare log segment", &path))?;
+        }
+        spares.prepared = Some(file);
+        Ok(())
+    }
+
+    /// Where in a segment of `file_bytes` the next one is asked for: small first ones may be all a database ever needs.
+    pub(super) fn spare_mark(&self, file_bytes: u64) -> u64 {
+        if file_bytes <= FIRST_SEGMENT_BYTES { file_bytes / 2 } else { HEADER_BYTES }
+    }
+
+    /// The length of the segment after one of `grown_bytes`.
+    fn next_file_bytes(&self, grown_bytes: u64) -> u64 {
+        grown_bytes.saturating_mul(2).min(self.options.segment_bytes)
+    }
+
+    /// The file for segment `number`, the next one, with room for `least_bytes`; its name is durable. The prepared one if it is there and large enough.
+    pub(super) fn take_segment_file(&self, number: u64, least_bytes: u64) -> Result<Box<dyn MappedFile>> {
+        let mut spares = self.spares.lock();
+        self.needs_spare.store(false, Ordering::Relaxed);
+        match spares.prepared.take() {
+            Some(file) if file.len() >= least_bytes => return Ok(file),
+            Some(small) => self.set_aside(&mut spares, number, small)?,
+            None => {}
+        }
+        let file_bytes = self.next_file_bytes(self.segments.lock().grown_bytes).max(least_bytes);
+        self.segment_file(&mut spares, number, file_bytes, false)
+    }
+
+    /// A file of at least `file_bytes` under the name of segment `number`, which is made durable. With `reserve`, its zeros are durable too, so that no later
+    /// sync has to write them.
+    fn segment_file(
+        &self,
+        spares: &mut Spares,
+        number: u64,
+        file_bytes: u64,
+        reserve: bool,
+    ) -> Result<Box<dyn MappedFile>> {
+        let path = format::segment_path(&self.dir, number);
+        let file = match spares.waiting.pop() {
+            Some((spare, file)) if file.len() == file_bytes => {
+                self.fs.rename(&spare, &path).map_err(Error::io("recycle log segment", &spare))?;
+                file
+            }
+            other => {
+                spares.waiting.extend(other);
+                let file = self.fs.create_mapped(&path, file_bytes).map_err(Error::io("create log segment", &path))?;
+                if reserve {
+                    file.syncer().sync(0..file_bytes).map_err(Error::io("prepare log segment", &path))?;
+                }
+                file
+            }
+        };
+        self.fs.sync_dir(&self.dir).map_err(Error::io("sync directory", &self.dir))?;
+        Ok(file)
+    }
+
+    /// Puts the prepared file of segment `number` to the spares, or leaves it to be replaced.
+    fn set_aside(&self, spares: &mut Spares, number: u64, file: Box<dyn MappedFile>) -> Result<()> {
+        if file.len() == self.options.segment_bytes && spares.waiting.len() < MAX_SPARES {
+            let (path, spare) = (format::segment_path(&self.dir, number), format::spare_path(&self.dir, number));
+            self.fs.rename(&path, &spare).map_err(Error::io("set log segment aside", &path))?;
+            spares.waiting.push((spare, file));
+        }
+        Ok(())
+    }
+
+    /// Keeps the file of a released segment for reuse, or removes it. The caller made sure that nobody reads it.
+    pub(super) fn recycle(&self, segment: Segment, file: Box<dyn MappedFile>) -> Result<()> {
+        let mut spares = self.spares.lock();
+        if file.len() != self.options.segment_bytes || spares.waiting.len() >= MAX_SPARES {
+            drop(spares);
+            return self.remove(&segment);
+        }
+        let spare = format::spare_path(&self.dir, segment.number);
+        self.fs.rename(&segment.path, &spare).map_err(Error::io("recycle log segment", &segment.path))?;
+        spares.waiting.push((spare, file));
+        Ok(())
+    }
+
+    /// Removes the file of a released segment.
+    pub(super) fn remove(&self, segment: &Segment) -> Result<()> {
+        self.fs.remove_file(&segment.path).map_err(Error::io("remove log segment", &segment.path))
+    }
+
+    /// Writes the header of segment `number` into its file.
+    pub(super) fn start_segment(
+        &self,
+        number: u64,
+        prev_seqno: SeqNo,
+        file: &mut dyn MappedFile,
+    ) -> Result<Arc<Segment>> {
+        let path = format::segment_path(&self.dir, number);
+        let file_bytes = file.len();
+        let header = SegmentHeader { segment: number, database_id: self.database_id, file_bytes, prev_seqno };
+        file.write_at(0, &header.encode()).map_err(Error::io("start log segment", &path))?;
+        let (end, backing) = (AtomicU64::new(HEADER_BYTES), Backing::Mapped(file.syncer()));
+        Ok(Arc::new(Segment { number, path, prev_seqno, file_bytes, end, backing }))
+    }
+
+    /// Bytes of files that wait for their use as segments.
+    pub(super) fn spare_bytes(&self) -> u64 {
+        let spares = self.spares.lock();
+        spares.prepared.iter().chain(spares.waiting.iter().map(|(_, file)| file)).map(|file| file.len()).sum()
+    }
+}

@@ -1,0 +1,169 @@
+//! Following the log.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::Wal;
+use super::format::HEADER_BYTES;
+use super::retention::Cursor;
+use super::segment::{Record, Segment, SegmentReader};
+use crate::error::{Error, Result};
+use crate::key::SeqNo;
+
+/// One published record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TailRecord {
+    /// The sequence number of its first write.
+    pub(crate) first_seqno: SeqNo,
+    /// How many writes it holds.
+    pub(crate) count: u32,
+    /// The encoded writes. Shares (and keeps alive) the chunk it was read in, at most 256 KiB unless the record is larger.
+    pub(crate) payload: Bytes,
+}
+
+/// Reads published records in order, live. Its place is known to retention, which may invalidate it.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    wal: Arc<Wal>,
+    cursor: Arc<Cursor>,
+    segment: Arc<Segment>,
+    reader: SegmentReader,
+    /// Where in the segment the next record begins.
+    offset: u64,
+    /// The last number of the record before that.
+    last_seqno: SeqNo,
+    /// Records that end before this number are passed over.
+    from: SeqNo,
+}
+
+impl Wal {
+    /// Follows the log from `from` on. A record that holds `from` is delivered whole.
+    ///
+    /// # Errors
+    /// `NotRetained` if `from` is gone; `InvalidArgument` if it is beyond the number after the last published one; `Io`.
+    pub(crate) fn tail(self: &Arc<Self>, from: SeqNo) -> Result<Tail> {
+        // Sequence numbers begin with 1; 0 asks for the same.
+        let from = from.max(1);
+        // Relaxed: the caller knows of `from - 1` through some other synchronisation, which makes its publication visible here.
+        let last = self.published_seqno.load(Ordering::Relaxed);
+        if from > last + 1 {
+            return Err(Error::InvalidArgument(format!(
+                "the log ends at {last}, it cannot be followed from {from} on"
+            )));
+        }
+        let (cursor, segment) = {
+            let mut list = self.segments.lock();
+            let cursor = list.register(from)?;
+            // `register` made sure that the oldest readable segment begins before `from`.
+            let segment = list.live.iter().rev().find(|listed| listed.segment.prev_seqno < from);
+            (cursor, segment.map_or_else(|| list.oldest(), |listed| &listed.segment).clone())
+        };
+        let reader = self.segment_reader(&segment).inspect_err(|_| self.unregister(&cursor))?;
+        let last_seqno = segment.prev_seqno;
+        Ok(Tail { wal: self.clone(), cursor, segment, reader, offset: HEADER_BYTES, last_seqno, from })
+    }
+
+    fn segment_reader(&self, segment: &Segment) -> Result<SegmentReader> {
+        SegmentReader::open(self.fs.as_ref(), &segment.path, segment.number, self.database_id)
+    }
+}
+
+impl Tail {
+    /// The next record, or `None` if there is none yet; ask again, or [`wait`](Tail::wait).
+    ///
+    /// # Errors
+    /// `NotRetained` if the tail fell too far behind: it stays so. `Corruption` and `Io` from reading.
+    pub(crate) fn next(&mut self) -> Result<Option<TailRecord>> {
+        self.cursor.check(&self.wal)?;
+        match self.read_next() {
+            Ok(record) => Ok(record),
+            // A file that went away or was recycled meanwhile is no damage.
+            Err(error) => self.cursor.check(&self.wal).and(Err(error)),
+        }
+    }
+
+    /// Waits until there is a record to read, at most for `timeout`, or until somebody wakes all tails. Answers whether there is one.
+    pub(crate) fn wait(&self, timeout: Duration) -> bool {
+        let wal = &self.wal;
+        if wal.published_logged.load(Ordering::Acquire) > self.last_seqno {
+            return true;
+        }
+        let deadline = Instant::now().checked_add(timeout);
+        let mut lock = wal.tail_lock.lock();
+        // SeqCst, both: see `Wal::publish`. The increment comes under the lock, so that a wake-up cannot fall between the check and the wait.
+        wal.waiting_tails.fetch_add(1, Ordering::SeqCst);
+        if wal.published_logged.load(Ordering::SeqCst) <= self.last_seqno {
+            match deadline {
+                Some(deadline) => drop(wal.tail_wakeup.wait_until(&mut lock, deadline)),
+                None => wal.tail_wakeup.wait(&mut lock),
+            }
+        }
+        // Relaxed: the lock is held; a count that is too high for a moment costs a needless wake-up.
+        wal.waiting_tails.fetch_sub(1, Ordering::Relaxed);
+        // Acquire pairs with the store in `Wal::publish`.
+        wal.published_logged.load(Ordering::Acquire) > self.last_seqno
+    }
+
+    fn read_next(&mut self) -> Result<Option<TailRecord>> {
+        loop {
+            // Acquire pairs with the store in `Wal::publish`: ends and segments seen from here on cover every record up to this number.
+            let published = self.wal.published_logged.load(Ordering::Acquire);
+            if published <= self.last_seqno {
+                return Ok(None);
+            }
+            // Acquire pairs with the writer's release: the bytes below the end are whole records.
+            let end = self.segment.end.load(Ordering::Acquire);
+            if self.offset >= end {
+                if !self.enter_next_segment()? {
+                    return Ok(None);
+                }
+                continue;
+            }
+            let Record { header, payload } = match self.reader.record(self.offset, end)? {
+                Ok(record) if record.header.prev_seqno == self.last_seqno => record,
+                Ok(_) => return Err(self.damaged("the record does not follow the one before it")),
+                Err(reason) => return Err(self.damaged(reason)),
+            };
+            let last = header.last_seqno();
+            if last > published {
+                return Ok(None);
+            }
+            self.offset += header.record_bytes();
+            self.last_seqno = last;
+            self.cursor.advance(last + 1);
+            if last >= self.from {
+                return Ok(Some(TailRecord { first_seqno: header.first_seqno, count: header.count, payload }));
+            }
+        }
+    }
+
+    /// Moves to the segment after this one; false if there is none.
+    fn enter_next_segment(&mut self) -> Result<bool> {
+        let next = {
+            let list = self.wal.segments.lock();
+            list.live.iter().map(|listed| &listed.segment).find(|next| next.number > self.segment.number).cloned()
+        };
+        let Some(next) = next else { return Ok(false) };
+        // Segments in between may have been released only if they held nothing.
+        if next.prev_seqno != self.last_seqno {
+            return Err(self.damaged("the next segment does not follow this one"));
+        }
+        self.reader = self.wal.segment_reader(&next)?;
+        self.offset = HEADER_BYTES;
+        self.segment = next;
+        Ok(true)
+    }
+
+    fn damaged(&self, reason: &'static str) -> Error {
+        Error::corruption(&self.segment.path, self.offset, reason)
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.wal.unregister(&self.cursor);
+    }
+}

@@ -1,0 +1,157 @@
+use super::*;
+use crate::wal::tail::Tail;
+
+fn drain(tail: &mut Tail) -> Records {
+    let mut records = Records::new();
+    while let Some(record) = tail.next().unwrap() {
+        records.push((record.first_seqno, record.count, record.payload.to_vec()));
+    }
+    records
+}
+
+#[test]
+fn a_tail_starts_anywhere_and_sees_what_is_published() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    let expected = append(&mut writer, &wal, [1000; 20]);
+    for from in 0..=21 {
+        let mut tail = wal.tail(from).unwrap();
+        assert_eq!(drain(&mut tail), expected[(from.max(1) - 1) as usize..], "from {from}");
+        assert!(!tail.wait(Duration::ZERO));
+    }
+    assert!(matches!(wal.tail(22), Err(Error::InvalidArgument(_))));
+    let mut tail = wal.tail(21).unwrap();
+    writer.append(21, 5, b"five").unwrap();
+    assert_eq!((tail.next().unwrap(), wal.last_logged_seqno()), (None, 25), "appended is not published");
+    writer.append(26, 1, &[7; 4000]).unwrap();
+    assert!(tail.next().unwrap().is_none());
+    writer.publish(30);
+    assert!(tail.wait(Duration::MAX));
+    assert_eq!(drain(&mut wal.tail(23).unwrap())[0], (21, 5, b"five".to_vec()), "the whole record");
+    assert_eq!(drain(&mut tail).len(), 2);
+    assert!(wal.tail(31).unwrap().next().unwrap().is_none(), "numbers written without the log count");
+    assert!(wal.tail(32).is_err());
+}
+
+#[test]
+fn a_tail_reads_recovered_segments_too() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    let mut expected = append(&mut writer, &wal, [1000; 10]);
+    let (_, replayed) = read_with(&fs, input(0), false).unwrap();
+    let (wal, mut writer) = open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, options(4096)).unwrap();
+    let mut tail = wal.tail(1).unwrap();
+    expected.extend(append(&mut writer, &wal, [300_000, 100, 1000]));
+    assert_eq!(drain(&mut tail), expected);
+}
+
+#[test]
+fn damage_under_a_tail_is_an_error_and_no_record() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    append(&mut writer, &wal, [100; 3]);
+    let mut tail = wal.tail(1).unwrap();
+    fs.flip_bit(&dir().join("000001.wal"), 64 + 152 + 60, 3).unwrap();
+    assert!(tail.next().unwrap().is_some());
+    assert!(matches!(tail.next(), Err(Error::Corruption { offset: 216, .. })));
+}
+
+#[test]
+fn a_tail_follows_a_writer_that_rolls_and_recycles() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    let mut tail = wal.tail(1).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for seqno in 1..=3000u64 {
+                writer.append(seqno, 1, &payload(seqno, seqno as usize % 500)).unwrap();
+                writer.publish(seqno);
+                if seqno % 50 == 0 {
+                    wal.sync_through(seqno).unwrap();
+                    if let Some(floor) = wal.plan_release(seqno) {
+                        wal.release_below(floor).unwrap();
+                    }
+                    wal.prepare_spare().unwrap();
+                }
+            }
+        });
+        for seqno in 1..=3000u64 {
+            let record = loop {
+                match tail.next().unwrap() {
+                    Some(record) => break record,
+                    None => assert!(tail.wait(Duration::from_secs(60)), "no record {seqno} came"),
+                }
+            };
+            assert_eq!((record.first_seqno, &record.payload[..]), (seqno, &payload(seqno, seqno as usize % 500)[..]));
+        }
+        assert!(tail.next().unwrap().is_none());
+    });
+}
+
+#[test]
+fn pins_and_tails_hold_segments_back() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    append(&mut writer, &wal, [1000; 30]);
+    assert_eq!(wal.plan_release(30), None, "nothing unsynced is released");
+    wal.sync_through(30).unwrap();
+    let pin = wal.pin(8).unwrap();
+    let mut tail = wal.tail(5).unwrap();
+    assert_eq!(wal.plan_release(30), Some(2), "three records a segment");
+    wal.release_below(2).unwrap();
+    assert_eq!((wal.oldest_segment(), wal.oldest_retained_seqno()), (2, 4));
+    assert!(wal.retained_bytes() >= 8 * 4096);
+    assert!(matches!(wal.tail(3), Err(Error::NotRetained { requested: 3, oldest: 4 })));
+    assert!(matches!(wal.pin(1), Err(Error::NotRetained { requested: 1, oldest: 4 })));
+    assert_eq!(drain(&mut tail).len(), 26);
+    assert_eq!(wal.plan_release(30), Some(3));
+    pin.advance(20).unwrap();
+    pin.advance(4).unwrap();
+    assert_eq!(wal.plan_release(12), Some(7), "what was flushed stays flushed");
+    assert!(wal.tail(12).is_err(), "what is planned is no longer offered");
+    drop(pin);
+    assert_eq!(wal.plan_release(30), Some(10));
+    drop(tail);
+    wal.release_below(99).unwrap();
+    assert_eq!((wal.oldest_segment(), wal.retained_bytes(), segment_files(&fs).len()), (10, 0, 1));
+}
+
+#[test]
+fn a_cursor_that_holds_back_too_much_is_invalidated() {
+    let fs = sim();
+    let limits = WalOptions { segment_bytes: 4096, max_retained_bytes: 3 * 4096 };
+    let (wal, mut writer) = create(Arc::new(fs.clone()), dir(), DATABASE, 1, 0, limits).unwrap();
+    let (pin, mut slow) = (wal.pin(1).unwrap(), wal.tail(1).unwrap());
+    assert!(slow.next().unwrap().is_none());
+    append(&mut writer, &wal, [1000; 10]);
+    wal.sync_through(10).unwrap();
+    assert_eq!(wal.plan_release(10), None, "three segments of three are within bounds");
+    let near = wal.pin(7).unwrap();
+    assert!(slow.next().unwrap().is_some());
+    append(&mut writer, &wal, [1000; 3]);
+    wal.sync_through(13).unwrap();
+    assert_eq!(wal.plan_release(13), Some(3), "the pin at 7 may stay, those before go");
+    for _ in 0..2 {
+        assert!(matches!(slow.next(), Err(Error::NotRetained { requested: 2, oldest: 7 })));
+        assert!(matches!(pin.advance(20), Err(Error::NotRetained { requested: 1, oldest: 7 })));
+    }
+    near.advance(8).unwrap();
+    wal.release_below(3).unwrap();
+    append(&mut writer, &wal, [1000; 20]);
+    assert!(slow.next().is_err());
+}
+
+#[test]
+fn a_segment_that_somebody_reads_is_not_recycled() {
+    let fs = sim();
+    let limits = WalOptions { segment_bytes: 4096, max_retained_bytes: 0 };
+    let (wal, mut writer) = create(Arc::new(fs.clone()), dir(), DATABASE, 1, 0, limits).unwrap();
+    append(&mut writer, &wal, [1000; 9]);
+    let reading = wal.tail(1).unwrap();
+    wal.sync_through(9).unwrap();
+    let floor = wal.plan_release(9).unwrap();
+    wal.release_below(floor).unwrap();
+    let spares: Vec<_> = fs.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == "spare")).collect();
+    assert_eq!(spares, [dir().join("000002.spare")]);
+    drop(reading);
+}
