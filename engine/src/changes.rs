@@ -201,26 +201,18 @@ pub(crate) fn set_cursor(
         return Err(Error::InvalidArgument(reason));
     }
     let mut cursors = store.cursors.lock();
-    let pin = match cursors.get(name) {
-        None => Some(wal.pin(next)?),
-        Some(pin) if pin.is_lost() => {
-            return Err(Error::NotRetained { requested: next, oldest: wal.oldest_retained_seqno() });
-        }
-        Some(_) => None,
-    };
+    // Before the write, so that a place that is gone is an error that leaves the cursor where it was.
+    if let Some(Some(pin)) = cursors.get(name) {
+        pin.advance(0)?;
+    }
+    let pin = wal.pin(next)?;
     let mut batch = WriteBatch::new();
     batch.metadata_in(&format!("{CURSOR_PREFIX}{name}"), Some(&next.to_le_bytes()));
     for (name, value) in metadata {
         batch.metadata(name, Some(value));
     }
     db.write(batch)?;
-    match (pin, cursors.get(name)) {
-        (Some(pin), _) => {
-            cursors.insert(name.to_owned(), pin);
-        }
-        (None, Some(pin)) => pin.advance(next),
-        (None, None) => {}
-    }
+    cursors.insert(name.to_owned(), Some(pin));
     Ok(())
 }
 
@@ -249,6 +241,7 @@ pub(crate) fn restore_cursors(store: &Store) {
     for (name, value) in store.metadata.with_prefix(CURSOR_PREFIX) {
         let Some(next) = decode_cursor(&value) else { continue };
         let name = name[CURSOR_PREFIX.len()..].to_owned();
-        cursors.insert(name, wal.pin(next).unwrap_or_else(|_| wal.lost_pin()));
+        // A cursor whose place is gone stays, lost: its consumer is told when it asks for the changes.
+        cursors.insert(name, wal.pin(next).ok());
     }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use crate::compaction::output::Outputs;
 use crate::compaction::retention::Retention;
-use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::SeqNo;
 use crate::memtable::{Memtable, MemtableCursor};

@@ -34,7 +34,7 @@ impl Maintenance {
             || help(store)
             || prepare_log(store)?
             || self.shorten_log()
-            || compact_next(&self.store)?
+            || self.compact_next()?
             || purge(store))
     }
 
@@ -50,6 +50,38 @@ impl Maintenance {
         let Some((_, id)) = oldest else { return false };
         self.writer.with_state(|state| state.seal(id));
         !store.flushes.is_empty()
+    }
+}
+
+impl Maintenance {
+    /// Runs the most urgent compaction of the next tree that wants one; whether there was such a tree.
+    fn compact_next(&self) -> Result<bool> {
+        let store = &self.store;
+        let Some(next) = store.compactions.pop() else { return Ok(false) };
+        let tree = &next.tree;
+        if let Some(job) = Job::pick(store, tree, flush_first) {
+            // Another thread may find a second job in the same tree meanwhile.
+            store.compaction_wanted(tree);
+            ran(job)?;
+            store.compaction_wanted(tree);
+        }
+        self.update_pressure(tree);
+        Ok(true)
+    }
+
+    /// Sets the delay of writers by what the trees owe after a flush or a compaction of `tree`.
+    fn update_pressure(&self, tree: &Tree) {
+        use std::sync::atomic::Ordering::Relaxed; // independent numbers, see `Pressure`
+        let (scores, options) = job::scores(&self.store, tree);
+        let debt = Debt {
+            level0_tables: tree.view().version.levels()[0].tables().len(),
+            level0_trigger: options.level0_trigger,
+            compaction_bytes: scores.debt_bytes,
+            base_level_bytes: options.base_bytes,
+        };
+        tree.pressure.store(delay_ns_per_kib(&debt), Relaxed);
+        let most = self.store.live_trees().iter().map(|tree| tree.pressure.load(Relaxed)).max();
+        self.writer.pressure.set(most.unwrap_or(0));
     }
 }
 
@@ -95,20 +127,6 @@ fn prepare_log(store: &Store) -> Result<bool> {
     Ok(true)
 }
 
-/// Runs the most urgent compaction of the next tree that wants one; whether there was such a tree.
-fn compact_next(store: &Arc<Store>) -> Result<bool> {
-    let Some(next) = store.compactions.pop() else { return Ok(false) };
-    let tree = &next.tree;
-    if let Some(job) = Job::pick(store, tree, flush_first) {
-        // Another thread may find a second job in the same tree meanwhile.
-        store.compaction_wanted(tree);
-        ran(job)?;
-        store.compaction_wanted(tree);
-    }
-    update_pressure(store, tree);
-    Ok(true)
-}
-
 /// Runs a job; that the database closes meanwhile, or the keyspace goes, is no failure.
 fn ran(job: Arc<Job>) -> Result<()> {
     match job.run() {
@@ -120,21 +138,6 @@ fn ran(job: Arc<Job>) -> Result<()> {
 /// Between pieces of a compaction: a flush does not wait for its end.
 fn flush_first(store: &Store) -> Result<()> {
     if store.flushes.is_empty() { Ok(()) } else { flush::flush_next(store).map(|_| ()) }
-}
-
-/// Sets the delay of writers by what the trees owe after a flush or a compaction of `tree`.
-fn update_pressure(store: &Store, tree: &Tree) {
-    use std::sync::atomic::Ordering::Relaxed; // independent numbers, see `Pressure`
-    let (scores, options) = job::scores(store, tree);
-    let debt = Debt {
-        level0_tables: tree.view().version.levels()[0].tables().len(),
-        level0_trigger: options.level0_trigger,
-        compaction_bytes: scores.debt_bytes,
-        base_level_bytes: options.base_bytes,
-    };
-    tree.pressure.store(delay_ns_per_kib(&debt), Relaxed);
-    let most = store.live_trees().iter().map(|tree| tree.pressure.load(Relaxed)).max();
-    store.pressure.set(most.unwrap_or(0));
 }
 
 /// Removes files that nothing refers to any more; whether there were any.

@@ -28,7 +28,8 @@ use crate::version::edit::{Edit, LogFloor};
 use crate::version::manifest::Manifest;
 use crate::version::set::VersionSet;
 use crate::version::state::{KeyspaceState, ManifestState};
-use crate::wal::{self, Replayed, ReplayInput, Wal, WalOptions, WalWriter};
+use crate::wal::replay::{ReplayInput, Replayed, replay};
+use crate::wal::{self, Wal, WalOptions, WalWriter};
 use crate::write::commit::Writer;
 
 /// The lock file.
@@ -134,7 +135,7 @@ impl Opened {
         arenas: Arc<ArenaPool>,
     ) -> Result<Self> {
         check_tables(options, directory, &state)?;
-        let mut replay = Replay::new(options, &state, arenas.clone());
+        let mut memory = Replay::new(options, &state, arenas.clone());
         let input = ReplayInput {
             database_id: state.database_id,
             floor_segment: state.log_floor.segment,
@@ -142,11 +143,11 @@ impl Opened {
             prev_seqno_floor: state.log_floor.prev_seqno,
         };
         let fs = &options.file_system;
-        let replayed = wal::replay(&**fs, directory, input, options.read_only, &mut |first, count, payload, file, at| {
-            replay.record(first, count, payload).map_err(|reason| Error::corruption(file, at, reason))
+        let replayed = replay(&**fs, directory, &input, options.read_only, &mut |first, count, payload, file, at| {
+            memory.record(first, count, payload).map_err(|reason| Error::corruption(file, at, reason))
         })?;
         let last_seqno = replayed.last_logged_seqno.max(state.last_seqno);
-        let Replay { memtables, dropped, metadata, .. } = replay;
+        let Replay { memtables, dropped, metadata, .. } = memory;
         let log = Opened::continue_log(options, directory, &state, replayed, last_seqno)?;
         Ok(Opened { manifest, metadata, memtables, dropped, log, last_seqno, arenas, state })
     }
@@ -172,15 +173,15 @@ impl Opened {
         let purger = Arc::new(Purger::default());
         let mmap_limit_bytes =
             options.mmap_limit_bytes.or_else(|| options.file_system.memory_bytes().map(|bytes| bytes / 2)).unwrap_or(1 << 30);
-        let tables = TableCache::new(
+        let tables = Arc::new(TableCache::new(
             options.file_system.clone(),
-            directory,
+            directory.to_owned(),
             block_cache,
             options.max_open_tables,
             options.mmap_reads,
             mmap_limit_bytes,
             purger.clone(),
-        );
+        ));
         let trees = build_trees(&options, &self.state, self.memtables, &tables, &self.arenas);
         let (wal, writer) = self.log.unzip();
         let read_only = options.read_only;

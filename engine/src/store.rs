@@ -23,7 +23,6 @@ use crate::tree::Tree;
 use crate::version::set::VersionSet;
 use crate::wal::Wal;
 use crate::wal::retention::RetentionPin;
-use crate::write::pressure::Pressure;
 
 /// See the module.
 #[derive(Debug)]
@@ -47,14 +46,13 @@ pub(crate) struct Store {
     pub(crate) arenas: Arc<ArenaPool>,
     /// All memtables together, active and sealed.
     memtable_bytes: AtomicUsize,
-    pub(crate) pressure: Pressure,
     pub(crate) metadata: Metadata,
     pub(crate) flushes: TreeQueue,
     pub(crate) compactions: TreeQueue,
     /// Compactions whose parts idle threads can take.
     pub(crate) parts: Mutex<VecDeque<Arc<dyn Part>>>,
-    /// The log kept for each durable change cursor.
-    pub(crate) cursors: Mutex<HashMap<String, RetentionPin>>,
+    /// The log kept for each durable change cursor; `None` for one that was lost.
+    pub(crate) cursors: Mutex<HashMap<String, Option<RetentionPin>>>,
     pub(crate) lock: Mutex<Option<Box<dyn FileLock>>>,
 }
 
@@ -103,7 +101,6 @@ impl Store {
             purger: parts.purger,
             arenas: parts.arenas,
             memtable_bytes: AtomicUsize::new(memtables.sum()),
-            pressure: Pressure::default(),
             metadata: parts.metadata,
             flushes: TreeQueue::default(),
             compactions: TreeQueue::default(),

@@ -2,6 +2,8 @@
 
 pub(crate) mod merge;
 pub(crate) mod range;
+pub(crate) mod snapshots;
+pub(crate) mod view;
 pub(crate) mod visible;
 
 #[cfg(test)]

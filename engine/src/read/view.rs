@@ -90,17 +90,17 @@ impl View {
         touched: &mut Touched,
         with: impl FnOnce(Found<'_>) -> R,
     ) -> Result<Option<R>> {
-        let mut candidates = self.candidates(lookup);
+        let mut candidates = self.candidates(lookup.key);
         let mut with = Some(with);
         loop {
-            let mut round: [Option<&TableHandle>; ROUND_TABLES] = [None; ROUND_TABLES];
+            let mut round: [Option<&Arc<TableHandle>>; ROUND_TABLES] = [None; ROUND_TABLES];
             for place in &mut round {
                 let Some(handle) = candidates.next() else { break };
                 handle.table()?.prefetch_filter(lookup.hash);
                 *place = Some(handle);
             }
             for place in &round {
-                let Some(handle) = place else { return Ok(None) };
+                let Some(handle) = *place else { return Ok(None) };
                 touched.tables += 1;
                 let table = handle.table()?;
                 if !table.may_contain(lookup.hash) {
@@ -116,24 +116,22 @@ impl View {
     }
 
     /// The tables whose key range holds the key, newest first: those of level 0, then at most one a level.
-    fn candidates<'v>(&'v self, lookup: &Lookup<'_>) -> impl Iterator<Item = &'v TableHandle> {
-        let (key, prefix) = (lookup.key, lookup.prefix);
-        let level0 = self.version.level(0).tables().iter().filter(move |handle| handle.meta.covers(key));
-        let below = (1..LEVELS).filter_map(move |level| self.version.level(level).find(key, prefix));
-        level0.chain(below).map(|handle| &**handle)
+    fn candidates<'v>(&'v self, key: &'v [u8]) -> impl Iterator<Item = &'v Arc<TableHandle>> {
+        let below = (1..LEVELS).filter_map(move |level| self.version.find(level, key));
+        self.version.find_in_level0(key).chain(below)
     }
 
-    /// Cursors over all sources that can hold keys of `smallest..=largest` (`None`: unbounded).
-    pub(crate) fn sources(&self) -> Result<Vec<Source>> {
+    /// Cursors over all sources.
+    fn sources(&self) -> Result<Vec<Source>> {
         let mut sources = Vec::with_capacity(self.sealed.len() + LEVELS + 4);
         for memtable in self.memtables().filter(|memtable| !memtable.is_empty()) {
             sources.push(Source::Memtable(MemtableCursor::new(memtable.clone())));
         }
-        for handle in self.version.level(0).tables().iter() {
+        for handle in self.version.levels()[0].tables().iter() {
             sources.push(Source::Table(TableCursor::new(handle.table_arc()?)));
         }
-        for level in 1..LEVELS {
-            let tables = self.version.level(level).tables();
+        for level in &self.version.levels()[1..] {
+            let tables = level.tables();
             if !tables.is_empty() {
                 sources.push(Source::Level(LevelCursor::new(tables.clone())));
             }
@@ -148,7 +146,6 @@ impl View {
 }
 
 /// One sorted run. An enum and not a trait object, so that a step costs a branch and not a virtual call.
-#[derive(Debug)]
 pub(crate) enum Source {
     Memtable(MemtableCursor),
     Table(TableCursor),

@@ -135,7 +135,7 @@ impl<C: Cursor> VisibleCursor<C> {
                 None => Slice::copy_from_slice(self.inner.value()),
             },
             (_, Kept::Copied) => Slice::copy_from_slice(&self.value),
-            (_, Kept::Pinned(bytes)) => Slice::from_shared(bytes.clone()),
+            (_, Kept::Pinned(bytes)) => Slice::share(bytes, bytes),
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::{ArcSwapOption, Guard};
 use parking_lot::Mutex;
 
-use super::TableMeta;
+use super::{HasMeta, TableMeta};
 use super::reader::{ReadMode, Table};
 use crate::cache::BlockCache;
 use crate::error::Result;
@@ -19,6 +19,18 @@ use crate::fs::FileSystem;
 /// The file of table `number` in `dir`.
 pub(crate) fn table_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:06}.table"))
+}
+
+/// The number in a table file's name; `None` for other files.
+pub(crate) fn table_number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".table")?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+impl HasMeta for TableHandle {
+    fn meta(&self) -> &TableMeta {
+        &self.meta
+    }
 }
 
 /// Table files that nothing holds any longer, waiting to be deleted.

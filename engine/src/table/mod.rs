@@ -50,3 +50,15 @@ impl TableMeta {
         self.overlaps(key, key)
     }
 }
+
+/// Something that stands for one table: the engine's table handles, or bare descriptions in tests and simulations.
+pub(crate) trait HasMeta {
+    /// What the manifest knows of the table. Always the same answer.
+    fn meta(&self) -> &TableMeta;
+}
+
+impl HasMeta for TableMeta {
+    fn meta(&self) -> &TableMeta {
+        self
+    }
+}

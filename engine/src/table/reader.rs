@@ -198,6 +198,18 @@ impl Table {
         &self.properties
     }
 
+    /// Up to `count` keys that cut the table's data into parts of about the same size.
+    pub(crate) fn sample_keys(&self, count: usize) -> Vec<Bytes> {
+        let blocks = self.index.len();
+        let count = count.min(blocks);
+        let key_at = |nth: usize| {
+            let mut key = Vec::new();
+            self.index.separator(nth * blocks / count, &mut key);
+            Bytes::from(key)
+        };
+        (0..count).map(key_at).collect()
+    }
+
     /// The index.
     #[inline]
     pub(super) fn index(&self) -> &Index {

@@ -1,12 +1,14 @@
 //! One atomic change of the database's durable state.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::batch::KeyspaceId;
 use crate::key::{MAX_KEY_BYTES, MAX_SEQNO, SeqNo};
 use crate::options::KeyspaceOptions;
 use crate::table::TableMeta;
-use crate::varint::write_varint;
+use crate::varint::{read_bytes, write_bytes, write_varint};
 
 use super::fields::{number, number_u32, numbers, present, read_fields, required, set_once, write_field, write_number};
 use super::{LEVELS, keyspace_options};
@@ -44,6 +46,8 @@ pub(crate) struct Edit {
     pub(crate) log_floor: Option<LogFloor>,
     /// Every logged record up to this number is known to be on storage.
     pub(crate) log_synced_seqno: Option<SeqNo>,
+    /// All metadata, in the place of what was there.
+    pub(crate) metadata: Option<BTreeMap<String, Vec<u8>>>,
 }
 
 /// A new keyspace.
@@ -80,6 +84,7 @@ mod tag {
     pub(super) const DROPPED: u64 = required(9);
     pub(super) const FORGOTTEN: u64 = required(10);
     pub(super) const KEYSPACE: u64 = required(11);
+    pub(super) const METADATA: u64 = required(12);
 
     /// Fields of a keyspace's description and changes.
     pub(super) const ID: u64 = required(1);
@@ -121,6 +126,9 @@ impl Edit {
         if let Some(floor) = self.log_floor {
             write_field(&mut out, tag::LOG_FLOOR, &varints(&[floor.segment, floor.prev_seqno]));
         }
+        if let Some(metadata) = &self.metadata {
+            write_field(&mut out, tag::METADATA, &encode_metadata(metadata));
+        }
         for created in &self.created {
             let mut content = options_of(created.id, &created.options);
             write_field(&mut content, tag::NAME, created.name.as_bytes());
@@ -158,6 +166,7 @@ impl Edit {
                     let [segment, prev_seqno] = numbers(content)?;
                     return set_once(&mut edit.log_floor, LogFloor { segment, prev_seqno: seqno(prev_seqno)? });
                 }
+                tag::METADATA => return set_once(&mut edit.metadata, decode_metadata(content)?),
                 tag::CREATED => edit.created.push(KeyspaceCreated::decode(content)?),
                 tag::OPTIONS_CHANGED => {
                     let (id, _, options) = decode_options(content)?;
@@ -175,6 +184,26 @@ impl Edit {
         })?;
         Ok(edit)
     }
+}
+
+fn encode_metadata(metadata: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
+    let mut content = Vec::new();
+    for (name, value) in metadata {
+        write_bytes(&mut content, name.as_bytes());
+        write_bytes(&mut content, value);
+    }
+    content
+}
+
+fn decode_metadata(mut input: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, String> {
+    let mut metadata = BTreeMap::new();
+    while !input.is_empty() {
+        let pair = read_bytes(&mut input).zip(read_bytes(&mut input));
+        let (name, value) = pair.ok_or("metadata that is cut off")?;
+        let name = std::str::from_utf8(name).map_err(|_| "a metadata name that is not UTF-8")?;
+        metadata.insert(name.to_owned(), value.to_vec());
+    }
+    Ok(metadata)
 }
 
 impl KeyspaceCreated {

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
-use crate::version::edit::{Edit, ManifestState};
+use crate::version::edit::Edit;
 use crate::version::manifest::Manifest;
+use crate::version::state::ManifestState;
 
 /// Appends edits to the manifest in the order in which they take effect.
 #[derive(Debug)]
@@ -46,8 +47,9 @@ impl VersionSet {
         let Inner { manifest, state } = &mut *inner;
         let Some(mut edit) = build(state) else { return Ok(None) };
         edit.next_file_number = Some(self.next_file.load(Ordering::Relaxed));
+        // The state first: an edit that does not fit must not get into the file. If the append fails the manifest takes no more edits, so the state is of no more use either.
+        state.apply(&edit).map_err(|reason| Error::corruption(manifest.path(), manifest.file_bytes(), reason))?;
         manifest.append(&edit)?;
-        state.apply(&edit).map_err(|reason| Error::corruption(manifest.path(), manifest.len(), reason))?;
         let answer = publish();
         manifest.roll_if_large(state)?;
         Ok(Some(answer))

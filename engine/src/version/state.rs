@@ -27,6 +27,7 @@ pub(crate) struct ManifestState {
     pub(crate) last_seqno: SeqNo,
     pub(crate) log_floor: LogFloor,
     pub(crate) log_synced_seqno: SeqNo,
+    pub(crate) metadata: BTreeMap<String, Vec<u8>>,
     pub(crate) keyspaces: BTreeMap<KeyspaceId, KeyspaceState>,
     /// Dropped keyspaces that something may still refer to.
     pub(crate) dropped: BTreeMap<KeyspaceId, DroppedKeyspace>,
@@ -88,6 +89,9 @@ impl ManifestState {
         if let Some(seqno) = edit.last_seqno {
             not_back("last_seqno", last_seqno, seqno)?;
             self.use_seqno(seqno);
+        }
+        if let Some(metadata) = &edit.metadata {
+            self.metadata.clone_from(metadata);
         }
         self.apply_log(edit)
     }
@@ -187,6 +191,7 @@ impl ManifestState {
             last_seqno: Some(self.last_seqno),
             log_floor: Some(self.log_floor),
             log_synced_seqno: Some(self.log_synced_seqno),
+            metadata: Some(self.metadata.clone()),
             ..Edit::default()
         });
         edits

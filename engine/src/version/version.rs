@@ -10,21 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::key::{SeqNo, prefix_u64};
-use crate::table::TableMeta;
+use crate::table::{HasMeta, TableMeta};
 
 use super::LEVELS;
-
-/// Something that stands for one table: the engine's table handles, or bare descriptions in tests and simulations.
-pub(crate) trait HasMeta {
-    /// What the manifest knows of the table. Always the same answer.
-    fn meta(&self) -> &TableMeta;
-}
-
-impl HasMeta for TableMeta {
-    fn meta(&self) -> &TableMeta {
-        self
-    }
-}
 
 /// The order of level 0: newest first, by largest sequence number, then by file number.
 pub(super) fn newer_first(a: &TableMeta, b: &TableMeta) -> Ordering {

@@ -154,7 +154,7 @@ impl SegmentHeader {
 pub(super) struct RecordHeader {
     pub(super) payload_crc: u32,
     pub(super) first_seqno: SeqNo,
-    /// How many sequence numbers the record takes; at least 1.
+    /// How many sequence numbers the record takes; 0 for one that carries nothing but metadata.
     pub(super) count: u32,
     pub(super) payload_bytes: u32,
     /// The last sequence number of the record before, in whatever segment.
@@ -202,17 +202,16 @@ impl RecordHeader {
             synced_seqno: u64_at(bytes, 40),
         };
         let last = header.first_seqno.checked_add(u64::from(header.count.saturating_sub(1)));
-        let plausible = header.count > 0
-            && header.prev_seqno < header.first_seqno
+        let plausible = header.prev_seqno < header.first_seqno
             && header.synced_seqno <= header.prev_seqno
             && last.is_some_and(|last| last <= MAX_SEQNO);
         if plausible { Ok(header) } else { Err("the record's sequence numbers contradict each other") }
     }
 
-    /// The record's last sequence number. Decoded headers keep it in bounds.
+    /// The record's last sequence number, that of the record before if it takes none. Decoded headers keep it in bounds.
     #[inline]
     pub(super) fn last_seqno(&self) -> SeqNo {
-        self.first_seqno + u64::from(self.count) - 1
+        if self.count == 0 { self.prev_seqno } else { self.first_seqno + u64::from(self.count) - 1 }
     }
 
     /// How many bytes the record takes, header and padding included.

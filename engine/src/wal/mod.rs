@@ -136,11 +136,11 @@ pub(crate) fn create(
         next_segment: first_segment,
         dropped_bytes: 0,
     };
-    open_after_replay(fs, dir, database_id, replayed, options)
+    open_after_replay(fs, dir, database_id, replayed, prev_seqno, options)
 }
 
 /// Continues a replayed log in a new segment. The recovered segments stay listed, for tails, and are synced by the next
-/// [`Wal::sync_through`] unless replay proved that they are.
+/// [`Wal::sync_through`] unless replay proved that they are. `last_seqno` is the database's last visible number, logged or not.
 ///
 /// # Errors
 /// `Io`.
@@ -149,6 +149,7 @@ pub(crate) fn open_after_replay(
     dir: &Path,
     database_id: u64,
     replayed: Replayed,
+    last_seqno: SeqNo,
     options: WalOptions,
 ) -> Result<(Arc<Wal>, WalWriter)> {
     let segment_bytes = options.segment_bytes.max(MIN_SEGMENT_BYTES) / MIN_SEGMENT_BYTES * MIN_SEGMENT_BYTES;
@@ -168,7 +169,7 @@ pub(crate) fn open_after_replay(
         options: WalOptions { segment_bytes, ..options },
         last_logged_seqno: AtomicU64::new(last),
         published_logged: AtomicU64::new(last),
-        published_seqno: AtomicU64::new(last),
+        published_seqno: AtomicU64::new(last_seqno.max(last)),
         synced_seqno: AtomicU64::new(replayed.synced_seqno),
         needs_spare: AtomicBool::new(false),
         waiting_tails: AtomicU32::new(0),
@@ -218,6 +219,18 @@ impl Wal {
         if self.synced_seqno() >= seqno {
             return Ok(());
         }
+        self.sync_appended(&mut sync)
+    }
+
+    /// Makes everything appended so far durable, records of metadata alone included.
+    ///
+    /// # Errors
+    /// As [`sync_through`](Wal::sync_through).
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        self.sync_appended(&mut self.sync.lock())
+    }
+
+    fn sync_appended(&self, sync: &mut SyncState) -> Result<()> {
         if let Some((kind, reason)) = &sync.failed {
             return Err(Error::io("sync the log", &self.dir)(io::Error::new(*kind, reason.clone())));
         }
@@ -251,6 +264,19 @@ impl Wal {
     pub(crate) fn last_logged_seqno(&self) -> SeqNo {
         // Acquire pairs with the writer's release after the record's bytes and the segment's end.
         self.last_logged_seqno.load(Ordering::Acquire)
+    }
+
+    /// Reads the whole log again and checks every record; how many there are.
+    ///
+    /// # Errors
+    /// `Corruption` naming the first place that does not fit; `Io`.
+    pub(crate) fn verify(self: &Arc<Self>) -> Result<u64> {
+        let mut tail = self.tail(self.oldest_retained_seqno())?;
+        let mut records = 0;
+        while tail.next()?.is_some() {
+            records += 1;
+        }
+        Ok(records)
     }
 
     /// The number of the oldest segment that is still listed.

@@ -57,6 +57,13 @@ impl RetentionPin {
     }
 }
 
+/// The oldest segment that is kept, and the last logged number before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Floor {
+    pub(crate) segment: u64,
+    pub(crate) prev_seqno: SeqNo,
+}
+
 impl Drop for RetentionPin {
     fn drop(&mut self) {
         self.wal.unregister(&self.cursor);
@@ -133,11 +140,19 @@ impl Wal {
         list.live.iter().take(flushed).map(|listed| listed.segment.file_bytes).sum()
     }
 
+    /// Bytes of records in segments that flushing still needs, as of the last [`plan_release`](Wal::plan_release).
+    pub(crate) fn needed_bytes(&self) -> u64 {
+        let list = self.segments.lock();
+        let flushed = list.count_through(list.flushed_seqno);
+        // Relaxed: a statistic.
+        list.live.iter().skip(flushed).map(|listed| listed.segment.end.load(Ordering::Relaxed)).sum()
+    }
+
     /// Which segments may go, given that everything up to `flushed_seqno` is in tables: all below the number answered, if any. They are no longer offered to new
     /// tails and pins from then on. Write the number into the manifest, sync that, then call [`release_below`](Wal::release_below).
     ///
     /// Cursors that hold back more than [`max_retained_bytes`](super::WalOptions::max_retained_bytes) are invalidated here.
-    pub(crate) fn plan_release(&self, flushed_seqno: SeqNo) -> Option<u64> {
+    pub(crate) fn plan_release(&self, flushed_seqno: SeqNo) -> Option<Floor> {
         // What is not synced is not released: the next segment's records would lose the chain that proves them.
         let flushed_seqno = flushed_seqno.min(self.synced_seqno());
         let mut list = self.segments.lock();
@@ -153,7 +168,9 @@ impl Wal {
         };
         let floor = list.live[free].segment.number.max(list.planned_floor);
         list.planned_floor = floor;
-        (floor > list.live[0].segment.number).then_some(floor)
+        let first = list.live.iter().find(|listed| listed.segment.number >= floor)?;
+        let prev_seqno = first.segment.prev_seqno;
+        (floor > list.live[0].segment.number).then_some(Floor { segment: floor, prev_seqno })
     }
 
     /// Lets go of the segments below `floor`, as [`plan_release`](Wal::plan_release) answered it and the manifest says durably: full-grown ones that nobody reads are kept

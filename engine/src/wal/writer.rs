@@ -37,17 +37,17 @@ impl WalWriter {
         WalWriter { wal, file, segment, salt, end: HEADER_BYTES, last_seqno, spare_mark, failed: None }
     }
 
-    /// Appends the record of the writes `first_seqno..first_seqno + count`. Rolls to the next segment when it does not fit; a record larger than a
+    /// Appends the record of the writes `first_seqno..first_seqno + count` (none for a record of metadata, whose `first_seqno` is the next number). Rolls to the next segment when it does not fit; a record larger than a
     /// segment gets one of its own size. Tails see it after [`publish`](WalWriter::publish).
     ///
     /// # Errors
-    /// `InvalidArgument`, with nothing written, if `count` is 0, a number is not above the last logged one or exceeds [`MAX_SEQNO`], or the payload exceeds 4 GiB.
+    /// `InvalidArgument`, with nothing written, if a number is not above the last logged one or exceeds [`MAX_SEQNO`], or the payload exceeds 4 GiB.
     /// `Io` if there is no space or the device fails: an unknown part of the record may be in the log, which takes no more (`ReadOnly`).
     #[inline]
     pub(crate) fn append(&mut self, first_seqno: SeqNo, count: u32, payload: &[u8]) -> Result<()> {
-        let last_seqno = first_seqno.saturating_add(u64::from(count).wrapping_sub(1));
+        let last_seqno =
+            if count == 0 { self.last_seqno } else { first_seqno.saturating_add(u64::from(count) - 1) };
         if self.failed.is_some()
-            || count == 0
             || first_seqno <= self.last_seqno
             || last_seqno > MAX_SEQNO
             || payload.len() > u32::MAX as usize

@@ -10,7 +10,7 @@ use crate::options::Durability;
 use crate::store::Store;
 use crate::tree::Tree;
 use crate::wal::WalWriter;
-use crate::write::pressure::memtable_delay_ns_per_kib;
+use crate::write::pressure::{Pressure, memtable_delay_ns_per_kib};
 use crate::write::queue::{CommitQueue, Request};
 use crate::write::state::CommitState;
 
@@ -26,6 +26,7 @@ const SCRATCH_KEEP_BYTES: usize = 1 << 20;
 pub(crate) struct Writer {
     store: Arc<Store>,
     queue: CommitQueue<CommitState>,
+    pub(crate) pressure: Pressure,
 }
 
 impl std::fmt::Debug for Writer {
@@ -37,7 +38,7 @@ impl std::fmt::Debug for Writer {
 impl Writer {
     pub(crate) fn new(store: Arc<Store>, log: WalWriter) -> Self {
         let queue = CommitQueue::new(CommitState::new(store.clone(), log));
-        Writer { store, queue }
+        Writer { store, queue, pressure: Pressure::default() }
     }
 
     /// Changes something under the commit lock.
@@ -131,9 +132,9 @@ impl Writer {
     fn make_room(&self, bytes: usize) -> Result<()> {
         let store = &*self.store;
         let (used_bytes, limit_bytes) = (store.memtable_bytes(), store.limits.write_buffer_bytes);
-        let delay_ns = store.pressure.get() + memtable_delay_ns_per_kib(used_bytes, limit_bytes);
+        let delay_ns = self.pressure.get() + memtable_delay_ns_per_kib(used_bytes, limit_bytes);
         if delay_ns > 0 {
-            store.pressure.delay(bytes, delay_ns, &*store.options.clock);
+            self.pressure.delay(bytes, delay_ns, &*store.options.clock);
         }
         if used_bytes >= limit_bytes {
             return self.wait_for_room();
@@ -146,7 +147,7 @@ impl Writer {
         let store = &*self.store;
         let before = store.options.clock.now();
         let answer = store.wait_until(|| store.memtable_bytes() < store.limits.write_buffer_bytes);
-        store.pressure.add_delayed(store.options.clock.now().saturating_sub(before));
+        self.pressure.add_delayed(store.options.clock.now().saturating_sub(before));
         answer
     }
 
