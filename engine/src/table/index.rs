@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use super::block::{Block, BlockBuilder, Reason};
+use super::block::{Block, BlockBuilder, Reason, Sample};
 use super::format::Handle;
 use crate::key::{SeqNo, Trailer, ValueKind};
 
@@ -18,6 +18,7 @@ const MAX_INDEX_BYTES: usize = 2 << 30;
 #[derive(Debug)]
 pub(crate) struct Index {
     block: Block<Bytes>,
+    sample: Sample,
 }
 
 impl Index {
@@ -28,7 +29,7 @@ impl Index {
     pub(crate) fn new(payload: Bytes, data_bytes: u64) -> Result<Self, Reason> {
         let block = Block::parse(payload)?;
         block.check_entries()?;
-        let index = Index { block };
+        let index = Index { sample: block.sample(), block };
         let mut end = 0;
         for ordinal in 0..index.len() {
             let handle = index.handle(ordinal)?;
@@ -53,7 +54,7 @@ impl Index {
     /// are before. `prefix` is `prefix_u64(key)`.
     #[inline]
     pub(crate) fn lower_bound(&self, key: &[u8], prefix: u64, seqno: SeqNo) -> usize {
-        self.block.lower_bound(key, prefix, seqno)
+        self.block.lower_bound_sampled(key, prefix, seqno, &self.sample)
     }
 
     /// Where data block `ordinal` lies.
@@ -74,9 +75,14 @@ impl Index {
         self.block.trailer(ordinal)
     }
 
-    /// Bytes of the index.
+    /// Bytes of the index as it is stored.
     pub(crate) fn bytes(&self) -> usize {
         self.block.bytes().len()
+    }
+
+    /// Bytes of the heap that the index takes beside [`bytes`](Index::bytes).
+    pub(crate) fn extra_bytes(&self) -> usize {
+        self.sample.bytes()
     }
 
     /// Checks the order of the separators.

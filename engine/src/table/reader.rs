@@ -19,6 +19,9 @@ use crate::fs::{FileSystem, ReadableFile};
 use crate::key::{Lookup, Trailer};
 use crate::slice::Slice;
 
+/// How many lines of a block a get asks for at once: those of the columns and buckets of a block of 4 KiB with values of about 100 bytes.
+const PREFETCH_LINES: usize = 8;
+
 /// How a table's file is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReadMode {
@@ -167,7 +170,7 @@ impl Table {
             Source::File(_) => self.index.bytes() + self.filter.as_ref().map_or(0, Filter::bytes),
         };
         let keys = self.properties.smallest.len() + self.properties.largest.len();
-        (size_of::<Table>() + held + keys + 8 * self.verified.len()) as u64
+        (size_of::<Table>() + held + keys + self.index.extra_bytes() + 8 * self.verified.len()) as u64
     }
 
     /// Bytes of the file that are mapped; 0 in [`ReadMode::Pread`].
@@ -236,7 +239,7 @@ impl Table {
         {
             let (handle, payload) = self.mapped_payload(map, ordinal)?;
             // The header's line is needed first, the columns' soon after: let them come together.
-            for line in 0..4 {
+            for line in 0..PREFETCH_LINES {
                 prefetch_at(payload, LINE_BYTES * line);
             }
             let block = Block::parse(payload).map_err(|reason| self.damaged(handle, reason))?;

@@ -40,6 +40,7 @@ use std::ops::{Deref, Range};
 
 pub(crate) use build::BlockBuilder;
 pub(crate) use iterate::BlockCursor;
+pub(crate) use search::Sample;
 
 use crate::key::{MAX_SEQNO, Trailer, ValueKind};
 

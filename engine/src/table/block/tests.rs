@@ -53,6 +53,8 @@ fn check(entries: &[Entry], with_hashes: bool, probes: &[Vec<u8>]) {
             let found = block.find(&Lookup::new(key, seqno)).map(|i| (block.trailer(i), block.value(i)));
             let expected = model_get(entries, key, seqno).map(|entry| (entry.1, &entry.2[..]));
             assert_eq!(found, expected, "{key:?} at {seqno}");
+            let sampled = block.lower_bound_sampled(key, prefix_u64(key), seqno, &block.sample());
+            assert_eq!(sampled, model_seek(entries, key, seqno), "{key:?} at {seqno}, sampled");
             assert_eq!(
                 block.lower_bound(key, prefix_u64(key), seqno),
                 model_seek(entries, key, seqno),
