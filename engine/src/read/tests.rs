@@ -459,3 +459,24 @@ fn what_is_written_meanwhile_is_not_seen() {
         }
     }
 }
+
+/// The order of a merge holds even where a turn meets entries that a memtable has just got.
+#[test]
+fn a_turn_steps_over_what_was_written_meanwhile() {
+    let pool = Arc::new(ArenaPool::new(0));
+    let [one, other] = std::array::from_fn(|_| Arc::new(Memtable::new(MemtableKind::SkipList, 0, &pool)));
+    let put = |memtable: &Memtable, keys: &[u8]| {
+        keys.iter().for_each(|&key| memtable.insert(&[key], Trailer::new(key.into(), ValueKind::Put), b""))
+    };
+    put(&one, &[10]);
+    put(&other, &[5, 20]);
+    let mut merge = MergeCursor::new(vec![MemtableCursor::new(one), MemtableCursor::new(Arc::clone(&other))]);
+    merge.seek(&[10], MAX_SEQNO).unwrap();
+    put(&other, &[12, 14, 16]);
+    merge.prev().unwrap();
+    assert_eq!(merge.key(), [5]);
+    merge.seek_before(&[11]).unwrap();
+    put(&other, &[6, 7, 8]);
+    merge.next().unwrap();
+    assert_eq!(merge.key(), [12]);
+}
