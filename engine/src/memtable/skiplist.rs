@@ -363,3 +363,24 @@ impl<O> Cursor for SkipListCursor<O> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::ValueKind;
+
+    /// That steps backward arrive is tested elsewhere, by the search they fall back to if need be; this is about their cost.
+    #[test]
+    fn every_entry_names_the_one_before_it() {
+        let list = SkipList::new(&Arc::new(ArenaPool::new(0)));
+        for seqno in 1..=1000u64 {
+            let key = (seqno * 7919 % 1009).to_be_bytes();
+            list.insert(&key, Trailer::new(seqno, ValueKind::Put), b"value", |_| ());
+        }
+        let mut before = ptr::null_mut();
+        for node in list.nodes.iter(guard()) {
+            assert_eq!(node.key().previous.load(atomic::Ordering::Acquire), before);
+            before = ptr::from_ref(node.key()).cast_mut();
+        }
+    }
+}

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use super::merge::MergeCursor;
 use super::range::{OpenCursor, RangeIter, bounds_of, prefix_bounds};
@@ -16,6 +19,8 @@ use super::visible::VisibleCursor;
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::key::{MAX_SEQNO, SeqNo, Trailer, ValueKind, prefix_u64};
+use crate::memtable::{ArenaPool, Memtable, MemtableCursor};
+use crate::options::MemtableKind;
 use crate::slice::Slice;
 
 type Entry = (Vec<u8>, Reverse<Trailer>, Bytes);
@@ -27,15 +32,18 @@ struct RunCursor {
     at: Option<usize>,
     damaged: Option<usize>,
     pinned: bool,
+    /// How often it or a clone of it was moved.
+    moves: Arc<AtomicUsize>,
 }
 
 impl RunCursor {
     fn new(mut entries: Vec<Entry>, pinned: bool) -> Self {
         entries.sort();
-        RunCursor { entries: Arc::new(entries), at: None, damaged: None, pinned }
+        RunCursor { entries: Arc::new(entries), pinned, ..RunCursor::default() }
     }
 
     fn stand(&mut self, at: Option<usize>) -> Result<()> {
+        self.moves.fetch_add(1, Ordering::Relaxed);
         self.at = at.filter(|&at| at < self.entries.len());
         if self.at.is_some() && self.at == self.damaged {
             self.at = None;
@@ -96,7 +104,7 @@ fn writes() -> impl Strategy<Value = Vec<Write>> {
     let key = prop_oneof![
         4 => prop::collection::vec(prop::sample::select(vec![0, b'a', b'b', 0xff]), 0..3),
         1 => prop::collection::vec(prop::sample::select(vec![0u8, 0xff]), 7..10),
-        1 => (15usize..19).prop_map(|len| vec![b'a'; len]),
+        1 => (14usize..19, 0u8..3).prop_map(|(len, last)| [vec![b'a'; len], vec![last]].concat()),
     ];
     let len = prop_oneof![4 => 0usize..20, 1 => 250usize..400];
     prop::collection::vec((0usize..4, key, prop::bool::weighted(0.8), len), 0..120)
@@ -330,21 +338,47 @@ proptest! {
     }
 }
 
-/// A thousand versions of each of three keys, deletes among them, and a snapshot at every number.
+/// A thousand versions of each of three keys, deletes among them, and snapshots between them.
 #[test]
 fn many_versions_cost_few_steps_and_show_one() {
     let writes: Vec<Write> = (0..3000).map(|i| (i / 700, vec![b'a' + (i % 3) as u8; 9], i % 7 != 0, i % 5)).collect();
+    let runs = runs_of(&writes, 5);
     for snapshot in (0..3005).step_by(13).chain(0..40) {
         let model: Vec<_> = visible_at(&writes, snapshot).into_iter().collect();
-        let read = |entry: Result<(Slice, Slice)>| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap();
-        let all = || range(runs_of(&writes, 5), snapshot, (Bound::Unbounded, Bound::Unbounded));
-        assert_eq!(all().map(read).collect::<Vec<_>>(), model, "at {snapshot}");
-        assert_eq!(
-            all().rev().map(read).collect::<Vec<_>>(),
-            model.iter().rev().cloned().collect::<Vec<_>>(),
-            "at {snapshot}"
-        );
+        for backward in [false, true] {
+            let before: usize = runs.iter().map(|run| run.moves.load(Ordering::Relaxed)).sum();
+            let iter = range(runs.clone(), snapshot, (Bound::Unbounded, Bound::Unbounded));
+            let read =
+                |entry: Result<(Slice, Slice)>| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap();
+            let mut got: Vec<_> = if backward { iter.rev().map(read).collect() } else { iter.map(read).collect() };
+            if backward {
+                got.reverse();
+            }
+            assert_eq!(got, model, "at {snapshot}");
+            // A key costs at most three seeks of five runs and, around them, the steps that lead to a seek.
+            let moves = runs.iter().map(|run| run.moves.load(Ordering::Relaxed)).sum::<usize>() - before;
+            assert!(moves <= 5 + 3 * (3 * 5 + 20), "{moves} moves, at {snapshot}");
+        }
     }
+}
+
+#[test]
+fn a_merge_is_not_valid_after_an_error() {
+    let entry = |key: &[u8], seqno| (key.to_vec(), Reverse(Trailer::new(seqno, ValueKind::Put)), Bytes::new());
+    let mut damaged = RunCursor::new(vec![entry(b"a", 1), entry(b"c", 2), entry(b"e", 5)], false);
+    damaged.damaged = Some(1);
+    let sound = RunCursor::new(vec![entry(b"b", 3), entry(b"d", 4)], false);
+    let mut merge = MergeCursor::new(vec![sound, damaged]);
+    // A step forward, a step backward, a turn (from "d" the other run stands on "e"), and all kinds of seeks.
+    merge.seek_to_first().unwrap();
+    assert!(merge.next().is_err() && !merge.valid());
+    merge.seek_to_last().unwrap();
+    assert!(merge.prev().is_err() && !merge.valid());
+    merge.seek(b"d", MAX_SEQNO).unwrap();
+    assert!(merge.prev().is_err() && !merge.valid());
+    assert!(merge.seek(b"b", MAX_SEQNO).is_err() && !merge.valid());
+    merge.seek(b"d", MAX_SEQNO).unwrap();
+    assert!(merge.seek_before(b"d").is_err() && !merge.valid());
 }
 
 #[test]
@@ -376,4 +410,73 @@ fn large_values_are_pinned_in_both_directions() {
         let (_, got) = if backward { iter.next_back() } else { iter.next() }.unwrap().unwrap();
         assert_eq!(got.as_ptr(), value.as_ptr());
     }
+}
+
+/// A reader at one sequence number turns back and forth over two memtables while newer entries, of its keys and between them, come in.
+#[test]
+fn what_is_written_meanwhile_is_not_seen() {
+    for seed in 0..20 {
+        println!("seed {seed}");
+        let mut rng = StdRng::seed_from_u64(seed);
+        let pool = Arc::new(ArenaPool::new(0));
+        let memtables: [_; 2] = std::array::from_fn(|_| Arc::new(Memtable::new(MemtableKind::SkipList, 0, &pool)));
+        let mut model = BTreeMap::new();
+        let mut write = |rng: &mut StdRng, seqno, model: Option<&mut BTreeMap<Vec<u8>, Vec<u8>>>| {
+            let key = vec![rng.random_range(0..60u8)];
+            let put = rng.random_bool(0.7);
+            let kind = if put { ValueKind::Put } else { ValueKind::Delete };
+            memtables[seqno as usize % 2].insert(&key, Trailer::new(seqno, kind), &key);
+            if let Some(model) = model {
+                if put {
+                    model.insert(key.clone(), key)
+                } else {
+                    model.remove(&key)
+                };
+            }
+        };
+        (1..=60).for_each(|seqno| write(&mut rng, seqno, Some(&mut model)));
+        let children = memtables.iter().map(|memtable| MemtableCursor::new(Arc::clone(memtable))).collect();
+        let mut cursor = VisibleCursor::new(MergeCursor::new(children), 60);
+        let mut at = None;
+        for seqno in 61..600 {
+            let expected = match &at {
+                None => {
+                    cursor.seek(&[30]).unwrap();
+                    model.range(vec![30]..).next()
+                }
+                Some(at) if rng.random() => {
+                    cursor.next().unwrap();
+                    model.range::<Vec<u8>, _>((Bound::Excluded(at), Bound::Unbounded)).next()
+                }
+                Some(at) => {
+                    cursor.prev().unwrap();
+                    model.range::<Vec<u8>, _>(..at).next_back()
+                }
+            };
+            assert_eq!(shown(&cursor), expected.map(pair));
+            at = expected.map(|(key, _)| key.clone());
+            write(&mut rng, seqno, None);
+        }
+    }
+}
+
+/// The order of a merge holds even where a turn meets entries that a memtable has just got.
+#[test]
+fn a_turn_steps_over_what_was_written_meanwhile() {
+    let pool = Arc::new(ArenaPool::new(0));
+    let [one, other] = std::array::from_fn(|_| Arc::new(Memtable::new(MemtableKind::SkipList, 0, &pool)));
+    let put = |memtable: &Memtable, keys: &[u8]| {
+        keys.iter().for_each(|&key| memtable.insert(&[key], Trailer::new(key.into(), ValueKind::Put), b""))
+    };
+    put(&one, &[10]);
+    put(&other, &[5, 20]);
+    let mut merge = MergeCursor::new(vec![MemtableCursor::new(one), MemtableCursor::new(Arc::clone(&other))]);
+    merge.seek(&[10], MAX_SEQNO).unwrap();
+    put(&other, &[12, 14, 16]);
+    merge.prev().unwrap();
+    assert_eq!(merge.key(), [5]);
+    merge.seek_before(&[11]).unwrap();
+    put(&other, &[6, 7, 8]);
+    merge.next().unwrap();
+    assert_eq!(merge.key(), [12]);
 }

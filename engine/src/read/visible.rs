@@ -187,13 +187,11 @@ impl<C: Cursor> VisibleCursor<C> {
     /// Moves to the previous entry. Only while valid.
     #[inline]
     pub(crate) fn prev(&mut self) -> Result<()> {
-        if self.position == Position::Here {
-            self.position = Position::Invalid;
-            self.remember_key();
-            self.inner.prev()?;
-            self.leave_backward()?;
-        }
+        let here = self.position == Position::Here;
         self.position = Position::Invalid;
+        if here {
+            self.inner.prev()?;
+        }
         self.find_backward()
     }
 
@@ -273,7 +271,7 @@ impl<C: Cursor> VisibleCursor<C> {
         Ok(())
     }
 
-    /// Shows the last visible entry from the inner cursor on backward, which stands on the oldest entry of a key.
+    /// Shows the last visible entry from the inner cursor on backward, which stands on the oldest entry of a key, or on one that is too new.
     #[inline]
     fn find_backward(&mut self) -> Result<()> {
         while self.inner.valid() {
@@ -286,8 +284,8 @@ impl<C: Cursor> VisibleCursor<C> {
         Ok(())
     }
 
-    /// Keeps the newest visible entry of the key in `key`, whose oldest one the inner cursor stands on, and leaves the key backward. Answers
-    /// whether there is a value.
+    /// Keeps the newest visible entry of the key in `key`, if any, and leaves the key backward. Answers whether there is a value. The inner
+    /// cursor stands where [`find_backward`](Self::find_backward) says.
     #[inline]
     fn keep_newest(&mut self) -> Result<bool> {
         let mut newest = None;
