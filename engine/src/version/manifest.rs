@@ -285,6 +285,11 @@ impl Manifest {
         self.sticky(sealed)
     }
 
+    /// The manifest's file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The manifest's length in bytes.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.file_bytes
