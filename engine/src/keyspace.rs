@@ -83,8 +83,8 @@ impl Keyspace {
     /// # let db = siltstone::Db::open(dir.path())?;
     /// # let ks = db.keyspace("ks", Default::default())?;
     /// ks.put("n", 7u64.to_le_bytes())?;
-    /// let n = ks.get_with("n", |value| value.try_into().map(u64::from_le_bytes))?;
-    /// assert_eq!(n, Some(Ok(7)));
+    /// let n = ks.get_with("n", |value| value.try_into().ok().map(u64::from_le_bytes))?;
+    /// assert_eq!(n, Some(Some(7)));
     /// # Ok::<(), siltstone::Error>(())
     /// ```
     #[inline]

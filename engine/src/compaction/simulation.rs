@@ -14,7 +14,8 @@ use super::score::{LeveledOptions, Scores};
 use super::shape::{Running, Shape};
 use crate::key::SeqNo;
 use crate::table::TableMeta;
-use crate::version::version::{HasMeta, Version};
+use crate::table::HasMeta;
+use crate::version::version::Version;
 use crate::version::{LAST_LEVEL, LEVELS};
 
 /// Bytes of a value's entry and of a tombstone's, as the user counts and as the file does.

@@ -141,10 +141,10 @@ struct Runs {
 
 impl OpenCursor for Runs {
     type Cursor = MergeCursor<RunCursor>;
-    fn open(&mut self) -> VisibleCursor<Self::Cursor> {
+    fn open(&mut self) -> Result<VisibleCursor<Self::Cursor>> {
         self.opened += 1;
         assert!(self.opened <= 2);
-        VisibleCursor::new(MergeCursor::new(self.runs.clone()), self.snapshot)
+        Ok(VisibleCursor::new(MergeCursor::new(self.runs.clone()), self.snapshot))
     }
 }
 

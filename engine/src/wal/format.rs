@@ -259,7 +259,8 @@ mod tests {
     fn contradicting_sequence_numbers_are_refused() {
         let refused = |record: RecordHeader| RecordHeader::decode(&record.encode(1, 9), 1, 9).is_err();
         assert!(!refused(RECORD));
-        assert!(refused(RecordHeader { count: 0, ..RECORD }));
+        let metadata = RecordHeader { count: 0, ..RECORD };
+        assert!(!refused(metadata) && metadata.last_seqno() == RECORD.prev_seqno);
         assert!(refused(RecordHeader { prev_seqno: 30, ..RECORD }));
         assert!(refused(RecordHeader { synced_seqno: 21, ..RECORD }));
         assert!(refused(RecordHeader { first_seqno: MAX_SEQNO - 1, ..RECORD }));

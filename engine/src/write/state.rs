@@ -181,9 +181,7 @@ impl Commit for CommitState {
         let full = self.insert(&request.encoded, first, logged)?;
         self.last_seqno = last;
         self.store.publish(last);
-        if logged {
-            self.log.publish(last);
-        }
+        self.log.publish(last);
         self.set_metadata(&request.encoded);
         if full {
             self.seal_full();

@@ -30,7 +30,7 @@ fn work(wal: &Arc<Wal>, writer: &mut WalWriter, known: &mut Known) -> Result<()>
         if step % 10 == 9 {
             known.manifest.synced_seqno = wal.synced_seqno();
             let flushed = wal.synced_seqno();
-            if let Some(floor) = wal.plan_release(flushed) {
+            if let Some(floor) = floor_segment(&wal, flushed) {
                 known.manifest.floor_segment = floor;
                 known.manifest.prev_seqno_floor = flushed;
                 wal.release_below(floor)?;
@@ -63,7 +63,7 @@ fn recover(known: &Known, fs: &SimFileSystem, seed: u64, what: &str) {
         let cut = fs.crash_clone(Keep::All, 0);
         cut.stop_after(stop);
         let result = read_with(&cut, known.manifest, false).and_then(|(_, replayed)| {
-            open_after_replay(Arc::new(cut.clone()), dir(), DATABASE, replayed, options(4096))
+            open_after_replay(Arc::new(cut.clone()), dir(), DATABASE, replayed, 0, options(4096))
         });
         let done = result.is_ok();
         let after = cut.crash_clone(if done { Keep::All } else { Keep::Some }, seed);
@@ -72,7 +72,7 @@ fn recover(known: &Known, fs: &SimFileSystem, seed: u64, what: &str) {
         if done {
             let (_, replayed) = read_with(&after, known.manifest, false).unwrap();
             let (wal, mut writer) =
-                open_after_replay(Arc::new(after.clone()), dir(), DATABASE, replayed, options(4096)).unwrap();
+                open_after_replay(Arc::new(after.clone()), dir(), DATABASE, replayed, 0, options(4096)).unwrap();
             let mut known = known.clone();
             known.appended.retain(|(first, ..)| *first <= wal.last_logged_seqno());
             known.synced_seqno = wal.synced_seqno();

@@ -122,7 +122,7 @@ fn what_was_cut_off_never_comes_back() {
     assert_eq!(fs.paths(), [segment_path(dir(), 1)]);
     assert_eq!(fs.read(&segment_path(dir(), 1)).unwrap().len(), hole);
     // The same numbers are written again, with other contents.
-    let (_, mut writer) = open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, options(4096)).unwrap();
+    let (_, mut writer) = open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, 0, options(4096)).unwrap();
     writer.append(3, 1, b"another third").unwrap();
     let kept = [&expected[..2], &[(3, 1, b"another third".to_vec())]].concat();
     assert_eq!(read(&fs), kept);

@@ -39,7 +39,7 @@ fn a_tail_reads_recovered_segments_too() {
     let (wal, mut writer) = new_log(&fs, 4096);
     let mut expected = append(&mut writer, &wal, [1000; 10]);
     let (_, replayed) = read_with(&fs, input(0), false).unwrap();
-    let (wal, mut writer) = open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, options(4096)).unwrap();
+    let (wal, mut writer) = open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, 0, options(4096)).unwrap();
     let mut tail = wal.tail(1).unwrap();
     expected.extend(append(&mut writer, &wal, [300_000, 100, 1000]));
     assert_eq!(drain(&mut tail), expected);
@@ -68,7 +68,7 @@ fn a_tail_follows_a_writer_that_rolls_and_recycles() {
                 writer.publish(seqno);
                 if seqno % 50 == 0 {
                     wal.sync_through(seqno).unwrap();
-                    if let Some(floor) = wal.plan_release(seqno) {
+                    if let Some(floor) = floor_segment(&wal, seqno) {
                         wal.release_below(floor).unwrap();
                     }
                     wal.prepare_spare().unwrap();
@@ -97,20 +97,20 @@ fn pins_and_tails_hold_segments_back() {
     wal.sync_through(30).unwrap();
     let pin = wal.pin(8).unwrap();
     let mut tail = wal.tail(5).unwrap();
-    assert_eq!(wal.plan_release(30), Some(2), "three records a segment");
+    assert_eq!(floor_segment(&wal, 30), Some(2), "three records a segment");
     wal.release_below(2).unwrap();
     assert_eq!((wal.oldest_segment(), wal.oldest_retained_seqno()), (2, 4));
     assert!(wal.retained_bytes() >= 8 * 4096);
     assert!(matches!(wal.tail(3), Err(Error::NotRetained { requested: 3, oldest: 4 })));
     assert!(matches!(wal.pin(1), Err(Error::NotRetained { requested: 1, oldest: 4 })));
     assert_eq!(drain(&mut tail).len(), 26);
-    assert_eq!(wal.plan_release(30), Some(3));
+    assert_eq!(floor_segment(&wal, 30), Some(3));
     pin.advance(20).unwrap();
     pin.advance(4).unwrap();
-    assert_eq!(wal.plan_release(12), Some(7), "what was flushed stays flushed");
+    assert_eq!(floor_segment(&wal, 12), Some(7), "what was flushed stays flushed");
     assert!(wal.tail(12).is_err(), "what is planned is no longer offered");
     drop(pin);
-    assert_eq!(wal.plan_release(30), Some(10));
+    assert_eq!(floor_segment(&wal, 30), Some(10));
     drop(tail);
     wal.release_below(99).unwrap();
     assert_eq!((wal.oldest_segment(), wal.retained_bytes(), segment_files(&fs).len()), (10, 0, 1));
@@ -130,7 +130,7 @@ fn a_cursor_that_holds_back_too_much_is_invalidated() {
     assert!(slow.next().unwrap().is_some());
     append(&mut writer, &wal, [1000; 3]);
     wal.sync_through(13).unwrap();
-    assert_eq!(wal.plan_release(13), Some(3), "the pin at 7 may stay, those before go");
+    assert_eq!(floor_segment(&wal, 13), Some(3), "the pin at 7 may stay, those before go");
     for _ in 0..2 {
         assert!(matches!(slow.next(), Err(Error::NotRetained { requested: 2, oldest: 7 })));
         assert!(matches!(pin.advance(20), Err(Error::NotRetained { requested: 1, oldest: 7 })));
@@ -149,7 +149,7 @@ fn a_segment_that_somebody_reads_is_not_recycled() {
     append(&mut writer, &wal, [1000; 9]);
     let reading = wal.tail(1).unwrap();
     wal.sync_through(9).unwrap();
-    let floor = wal.plan_release(9).unwrap();
+    let floor = floor_segment(&wal, 9).unwrap();
     wal.release_below(floor).unwrap();
     let spares: Vec<_> = fs.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == "spare")).collect();
     assert_eq!(spares, [dir().join("000002.spare")]);

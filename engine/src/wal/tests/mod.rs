@@ -12,6 +12,11 @@ mod follow;
 
 const DATABASE: u64 = 0x5117;
 
+/// The number of the segment that would be the oldest.
+fn floor_segment(wal: &Wal, flushed_seqno: SeqNo) -> Option<u64> {
+    wal.plan_release(flushed_seqno).map(|floor| floor.segment)
+}
+
 fn dir() -> &'static Path {
     Path::new("db")
 }
@@ -79,7 +84,7 @@ fn records_round_trip_over_rolls_and_oversize_ones() {
     assert_eq!(read(&fs), expected);
     let (records, replayed) = read_with(&fs, input(0), false).unwrap();
     assert_eq!((records, replayed.last_logged_seqno, replayed.dropped_bytes), (expected.clone(), 200, 0));
-    let (wal, mut writer) = open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, options(4096)).unwrap();
+    let (wal, mut writer) = open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, 0, options(4096)).unwrap();
     assert_eq!((wal.last_logged_seqno(), wal.synced_seqno(), wal.oldest_segment()), (200, 0, 1));
     let more = append(&mut writer, &wal, [50; 100]);
     assert_eq!(read(&fs), [expected, more].concat());
@@ -98,11 +103,15 @@ fn batches_and_numbers_written_without_the_log_chain() {
     assert_eq!(wal.synced_seqno(), 51, "whole records");
     wal.sync_through(60).unwrap();
     assert_eq!(read(&fs), [(1, 10, b"ten".to_vec()), (50, 2, b"after a gap".to_vec())]);
-    for (first, count) in [(51, 1), (52, 0), (crate::key::MAX_SEQNO, 2), (u64::MAX, 1)] {
+    for (first, count) in [(51, 1), (crate::key::MAX_SEQNO, 2), (u64::MAX, 1)] {
         assert!(matches!(writer.append(first, count, b""), Err(Error::InvalidArgument(_))), "{first} {count}");
     }
+    writer.append(52, 0, b"metadata takes no number").unwrap();
+    wal.sync_all().unwrap();
+    writer.append(52, 1, b"so the next one is the same").unwrap();
     writer.append(crate::key::MAX_SEQNO, 1, b"last").unwrap();
-    assert_eq!(read(&fs).len(), 3);
+    assert_eq!(read(&fs)[2..4].iter().map(|record| (record.0, record.1)).collect::<Vec<_>>(), [(52, 0), (52, 1)]);
+    assert_eq!(read(&fs).len(), 5);
 }
 
 #[test]
@@ -133,7 +142,7 @@ fn released_segments_are_recycled_and_old_bytes_never_come_back() {
         let creations = fs.paths().len();
         wal.sync_through(u64::MAX).unwrap();
         let flushed = wal.last_logged_seqno();
-        if let Some(floor) = wal.plan_release(flushed) {
+        if let Some(floor) = floor_segment(&wal, flushed) {
             manifest = ReplayInput { floor_segment: floor, prev_seqno_floor: flushed, ..manifest };
             wal.release_below(floor).unwrap();
             assert_eq!(wal.oldest_segment(), floor);
