@@ -106,6 +106,7 @@ pub trait WritableFile: Debug + Send {
 }
 
 /// A file that is being read, at any offset, by any number of threads.
+#[allow(clippy::len_without_is_empty, reason = "asking for the length may fail")]
 pub trait ReadableFile: Debug + Send + Sync {
     /// The file's length in bytes now.
     fn len(&self) -> io::Result<u64>;

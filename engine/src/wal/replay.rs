@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 use crate::fs::FileSystem;
 use crate::key::SeqNo;
 
+/// Is called with a record's first sequence number, count of writes, payload, file and offset in it.
+pub(crate) type EachRecord<'a> = dyn FnMut(SeqNo, u32, &[u8], &Path, u64) -> Result<()> + 'a;
+
 /// What the manifest knows of the log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReplayInput {
@@ -54,7 +57,7 @@ pub(crate) struct Replayed {
     pub(crate) dropped_bytes: u64,
 }
 
-/// Reads the log in `dir` and calls `each(first_seqno, count, payload, file, offset)` for every record from the floor segment on, in order, those included that are in
+/// Reads the log in `dir` and calls `each` for every record from the floor segment on, in order, those included that are in
 /// tables already. Unless `read_only`, what is not part of the log is removed, durably, so that no later replay can take it for a part; a crash meanwhile leaves a
 /// directory that replays the same way.
 ///
@@ -66,7 +69,7 @@ pub(crate) fn replay(
     dir: &Path,
     input: &ReplayInput,
     read_only: bool,
-    each: &mut dyn FnMut(SeqNo, u32, &[u8], &Path, u64) -> Result<()>,
+    each: &mut EachRecord<'_>,
 ) -> Result<Replayed> {
     let numbers = list_segments(fs, dir, input.floor_segment, read_only)?;
     let mut run = Run { fs, dir, input, segments: Vec::new(), last: None, synced_seqno: input.synced_seqno };
@@ -166,12 +169,7 @@ impl Run<'_> {
         SegmentReader::open(self.fs, &path, number, self.input.database_id)
     }
 
-    fn segment(
-        &mut self,
-        number: u64,
-        previous: &End,
-        each: &mut dyn FnMut(SeqNo, u32, &[u8], &Path, u64) -> Result<()>,
-    ) -> Result<Step> {
+    fn segment(&mut self, number: u64, previous: &End, each: &mut EachRecord<'_>) -> Result<Step> {
         let mut reader = self.open(number)?;
         let file_bytes = reader.file_bytes()?;
         let header = match reader.header(file_bytes)? {

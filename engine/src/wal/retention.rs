@@ -34,6 +34,7 @@ impl Cursor {
 
     #[cold]
     fn not_retained(&self, wal: &Wal) -> Error {
+        // Relaxed: only the cursor's owner, who asks here, advances it.
         Error::NotRetained { requested: self.needs.load(Ordering::Relaxed), oldest: wal.oldest_retained_seqno() }
     }
 }
@@ -159,8 +160,8 @@ impl Wal {
         list.flushed_seqno = list.flushed_seqno.max(flushed_seqno);
         let flushed = list.count_through(list.flushed_seqno);
         list.invalidate(flushed, self.options.max_retained_bytes);
+        // Relaxed, both: invalidation happens under the lock held here; for the number see `Cursor::advance`.
         let valid = list.cursors.iter().filter(|cursor| !cursor.invalidated.load(Ordering::Relaxed));
-        // Relaxed: see `Cursor::advance`; invalidation happens under the lock held here.
         let needed = valid.map(|cursor| cursor.needs.load(Ordering::Relaxed)).min();
         let free = match needed {
             Some(needed) => flushed.min(list.count_through(needed.saturating_sub(1))),

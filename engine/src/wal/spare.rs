@@ -35,6 +35,7 @@ impl Wal {
     }
 
     pub(super) fn wants_spare(&self) {
+        // Relaxed: see `needs_spare`.
         self.needs_spare.store(true, Ordering::Relaxed);
     }
 
@@ -45,6 +46,7 @@ impl Wal {
     /// `Io`. The log itself goes on: the roll will try again.
     pub(crate) fn prepare_spare(&self) -> Result<()> {
         let mut spares = self.spares.lock();
+        // Relaxed: see `needs_spare`.
         self.needs_spare.store(false, Ordering::Relaxed);
         if spares.prepared.is_some() {
             return Ok(());
@@ -76,6 +78,7 @@ impl Wal {
     /// The file for segment `number`, the next one, with room for `least_bytes`; its name is durable. The prepared one if it is there and large enough.
     pub(super) fn take_segment_file(&self, number: u64, least_bytes: u64) -> Result<Box<dyn MappedFile>> {
         let mut spares = self.spares.lock();
+        // Relaxed: see `needs_spare`.
         self.needs_spare.store(false, Ordering::Relaxed);
         match spares.prepared.take() {
             Some(file) if file.len() >= least_bytes => return Ok(file),

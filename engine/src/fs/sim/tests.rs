@@ -23,7 +23,7 @@ fn append_synced(fs: &SimFileSystem, name: &str, bytes: &[u8]) -> Box<dyn Writab
 fn contents_need_a_sync_and_names_a_directory_sync() {
     let fs = sim();
     let mut file = append_synced(&fs, "a", b"one");
-    assert_eq!(fs.crash_clone(Keep::Nothing, 0).paths(), [PathBuf::new(); 0], "the name was not synced");
+    assert!(fs.crash_clone(Keep::Nothing, 0).paths().is_empty(), "the name was not synced");
     fs.sync_dir("db".as_ref()).unwrap();
     file.append(b" two").unwrap();
     let after = fs.crash_clone(Keep::Nothing, 0);

@@ -109,3 +109,24 @@ fn a_power_cut_at_every_call_leaves_a_prefix_with_everything_synced() {
         }
     }
 }
+
+#[test]
+fn a_failure_of_any_call_leaves_everything_that_was_appended() {
+    for fault in [Fault::Io, Fault::NoSpace, Fault::ShortWrite] {
+        for n in 1.. {
+            let fs = sim();
+            let faulty = FaultFileSystem::new(Arc::new(fs.clone()));
+            faulty.fail_at(n, fault);
+            let mut known = Known { manifest: input(0), appended: Vec::new(), synced_seqno: 0 };
+            let created = create(Arc::new(faulty), dir(), DATABASE, 1, 0, options(4096));
+            let result = created.and_then(|(wal, mut writer)| work(&wal, &mut writer, &mut known));
+            let what = format!("call {n} failed with {fault:?}");
+            check(&known, &fs, Keep::All, &what);
+            check(&known, &fs.crash_clone(Keep::Nothing, 0), Keep::Nothing, &what);
+            if result.is_ok() {
+                break;
+            }
+            assert!(matches!(result, Err(Error::Io { .. })), "{what}");
+        }
+    }
+}

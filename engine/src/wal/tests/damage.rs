@@ -177,3 +177,20 @@ fn missing_foreign_and_unreadable_segments() {
     assert!(read_with(&empty, ReplayInput { synced_seqno: 21, ..floor }, true).is_err());
     assert_eq!(read_with(&empty, floor, true).unwrap().1.last_logged_seqno, 20);
 }
+
+#[test]
+fn an_intact_record_that_does_not_follow_is_the_end() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    let expected = append(&mut writer, &wal, [40, 40]);
+    let other = sim();
+    let (_, mut writer) = new_log(&other, 4096);
+    writer.append(1, 3, &payload(1, 40)).unwrap();
+    writer.append(4, 1, &payload(4, 40)).unwrap();
+    let second = (HEADER_BYTES + record_bytes(40)) as usize;
+    let grafted = other.read(&segment_path(dir(), 1)).unwrap();
+    let records = read_changed(&fs, &segment_path(dir(), 1), input(0), |bytes| {
+        bytes[second..].copy_from_slice(&grafted[second..]);
+    });
+    assert_eq!(records.unwrap(), expected[..1]);
+}

@@ -242,3 +242,39 @@ fn a_failed_sync_proves_nothing_ever_after() {
     assert!(matches!(wal.sync_through(1), Err(Error::Io { .. })), "the fault is gone, the failure stays");
     assert_eq!(wal.synced_seqno(), 0);
 }
+
+#[test]
+fn real_files_roll_recycle_and_replay() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let fs: Arc<dyn FileSystem> = Arc::new(crate::fs::OsFileSystem);
+    let mut manifest = input(0);
+    let (wal, mut writer) = create(fs.clone(), dir, DATABASE, 1, 0, options(8192)).unwrap();
+    let mut tail = wal.tail(1).unwrap();
+    for seqno in 1..=2000u64 {
+        writer.append(seqno, 1, &payload(seqno, seqno as usize % 300)).unwrap();
+        writer.publish(seqno);
+        let record = tail.next().unwrap().unwrap();
+        assert_eq!((record.first_seqno, &record.payload[..]), (seqno, &payload(seqno, seqno as usize % 300)[..]));
+        if wal.needs_spare() {
+            wal.prepare_spare().unwrap();
+        }
+        if seqno % 100 == 0 {
+            wal.sync_through(seqno).unwrap();
+            let floor = wal.plan_release(seqno).unwrap();
+            manifest = ReplayInput { floor_segment: floor, prev_seqno_floor: seqno, synced_seqno: seqno, ..manifest };
+            wal.release_below(floor).unwrap();
+        }
+    }
+    writer.append(2001, 1, b"not synced").unwrap();
+    drop((wal, writer, tail));
+    for read_only in [true, false, false] {
+        let mut last = Vec::new();
+        let mut each = |_: SeqNo, _: u32, payload: &[u8], _: &Path, _: u64| {
+            last = payload.to_vec();
+            Ok(())
+        };
+        let replayed = replay(fs.as_ref(), dir, &manifest, read_only, &mut each).unwrap();
+        assert_eq!((replayed.last_logged_seqno, &last[..]), (2001, &b"not synced"[..]));
+    }
+}
