@@ -421,7 +421,7 @@ fn what_is_written_meanwhile_is_not_seen() {
         let pool = Arc::new(ArenaPool::new(0));
         let memtables: [_; 2] = std::array::from_fn(|_| Arc::new(Memtable::new(MemtableKind::SkipList, 0, &pool)));
         let mut model = BTreeMap::new();
-        let mut write = |rng: &mut StdRng, seqno, model: Option<&mut BTreeMap<Vec<u8>, Vec<u8>>>| {
+        let write = |rng: &mut StdRng, seqno, model: Option<&mut BTreeMap<Vec<u8>, Vec<u8>>>| {
             let key = vec![rng.random_range(0..60u8)];
             let put = rng.random_bool(0.7);
             let kind = if put { ValueKind::Put } else { ValueKind::Delete };
