@@ -237,6 +237,12 @@ impl<'a> Ops<'a> {
         Ops { rest: encoded }
     }
 
+    /// How many encoded bytes are left.
+    #[inline]
+    pub(crate) fn remaining_bytes(&self) -> usize {
+        self.rest.len()
+    }
+
     #[inline]
     fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = usize::try_from(read_varint(&mut self.rest)?).ok()?;

@@ -222,7 +222,7 @@ impl Db {
 
     /// What the database has done and holds; prints as a table.
     pub fn metrics(&self) -> Metrics {
-        Metrics::of(&self.0.store)
+        Metrics::of(&self.0)
     }
 
     /// Closes the database: waits for writes that are under way, makes the log durable, ends the threads and frees the directory. Handles, snapshots and new iterators give `Closed` from then on; iterators

@@ -57,7 +57,7 @@ fn write_table(store: &Store, tree: &Tree, sealed: &[Arc<Memtable>]) -> Result<V
     let written = outputs.write_all(&mut cursor, None, &mut retention, &mut |_| true, &mut || Ok(()));
     let (tables, _) = outputs.finish_after(written)?;
     let written_bytes = tables.iter().map(|meta| meta.file_bytes).sum();
-    tree.amplification.add_flush(written_bytes);
+    tree.amplification.record_flush(0, written_bytes);
     Ok(tables)
 }
 

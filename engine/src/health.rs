@@ -50,6 +50,11 @@ impl Health {
         self.failure.get().is_some()
     }
 
+    /// Why writing stopped for good.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.check_read().is_err()
     }

@@ -297,7 +297,7 @@ impl Keyspace {
         let mut touched = Touched::default();
         let answer = view.find(&lookup, &mut touched, with);
         if lookup.hash & SAMPLE_MASK == 0 {
-            self.tree.amplification.sample_get(touched.tables.into(), touched.blocks.into());
+            self.tree.amplification.record_get(touched.tables.into(), touched.blocks.into());
         }
         answer
     }

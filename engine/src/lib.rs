@@ -45,7 +45,7 @@ pub use error::{Error, Result};
 pub use iter::Iter;
 pub use key::{MAX_KEY_BYTES, MAX_SEQNO, MAX_VALUE_BYTES, SeqNo};
 pub use keyspace::Keyspace;
-pub use metrics::{KeyspaceMetrics, Metrics};
+pub use metrics::{AmplificationSnapshot, KeyspaceMetrics, LevelSnapshot, Metrics};
 pub use name::KeyspaceName;
 pub use options::{Compression, Durability, KeyspaceOptions, MIN_MEMORY_BYTES, MemtableKind, Options};
 pub use slice::Slice;

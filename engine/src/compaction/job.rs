@@ -28,6 +28,7 @@ use crate::table::iterator::TableCursor;
 use crate::table::level_iterator::LevelCursor;
 use crate::tree::Tree;
 use crate::version::version::Version;
+use crate::version::amplification::CompactionWork;
 use crate::version::edit::{Edit, KeyspaceEdit};
 
 /// How many keys of each input table are looked at to cut a job into ranges of about the same size.
@@ -285,7 +286,7 @@ impl Job {
         let moved: Vec<Arc<TableHandle>> = self.inputs().cloned().collect();
         let metas = moved.iter().map(|handle| handle.meta.clone()).collect();
         self.install(metas, moved, &[])?;
-        self.tree.amplification.add_move(self.plan.output_level, self.plan.input_bytes);
+        self.tree.amplification.record_move(self.plan.output_level, self.plan.input_bytes);
         Ok(())
     }
 
@@ -294,7 +295,16 @@ impl Job {
         let inputs: Vec<_> = self.inputs().chain(self.output_inputs()).cloned().collect();
         let written_bytes = tables.iter().map(|meta| meta.file_bytes).sum();
         self.install(tables, handles, &inputs)?;
-        self.tree.amplification.add_compaction(&self.plan, written_bytes, &written);
+        let work = CompactionWork {
+            read_bytes: self.plan.input_bytes,
+            read_output_level_bytes: self.plan.output_input_bytes,
+            written_bytes,
+            upper_entries: self.inputs().map(|handle| handle.meta.entries).sum(),
+            merged_entries: written.entries_read,
+            dropped_shadowed: written.shadowed,
+            dropped_tombstones: written.tombstones_dropped,
+        };
+        self.tree.amplification.record_compaction(self.plan.output_level, &work);
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::version::{HasMeta, Version};
+use super::version::Version;
+use crate::table::HasMeta;
 use super::{LAST_LEVEL, LEVELS};
 
 /// A sum that only grows, or nearly.
@@ -17,6 +18,12 @@ impl Counter {
     #[inline]
     fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// As `add`, for a counter that nobody else adds to at the same time.
+    #[inline]
+    fn add_alone(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
     fn get(&self) -> u64 {
@@ -68,16 +75,12 @@ pub(crate) struct Amplification {
 }
 
 impl Amplification {
-    /// Counts keys and values of a batch; call it once a batch.
+    /// Counts one write: its key and value, and what it took in the log (0 if it was not logged). Only the thread that holds the commit lock calls this, so that
+    /// adding needs no atomic read-modify-write.
     #[inline]
-    pub(crate) fn record_user_bytes(&self, bytes: u64) {
-        self.user_bytes.add(bytes);
-    }
-
-    /// Counts the keyspace's share of what was appended to the log; call it once a batch or group.
-    #[inline]
-    pub(crate) fn record_wal_bytes(&self, bytes: u64) {
-        self.wal_bytes.add(bytes);
+    pub(crate) fn record_write(&self, user_bytes: u64, wal_bytes: u64) {
+        self.user_bytes.add_alone(user_bytes);
+        self.wal_bytes.add_alone(wal_bytes);
     }
 
     /// Counts the file bytes of a flushed or ingested table of `level` (0 for a flush).
@@ -352,8 +355,7 @@ mod tests {
     #[test]
     fn counters_become_ratios() {
         let counters = Amplification::default();
-        counters.record_user_bytes(1000);
-        counters.record_wal_bytes(1200);
+        counters.record_write(1000, 1200);
         counters.record_flush(0, 1100);
         counters.record_move(6, 50);
         let work = CompactionWork {

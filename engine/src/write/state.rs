@@ -81,9 +81,12 @@ impl CommitState {
     /// Applies checked operations to the memtables; whether some memtable is full now.
     fn insert(&mut self, encoded: &[u8], first: SeqNo, logged: bool) -> Result<bool> {
         let limit_bytes = self.store.limits.memtable_bytes;
-        let (mut full, mut grown_bytes) = (false, 0);
-        let mut seqno = first;
-        for op in Ops::new(encoded).flatten() {
+        let (mut full, mut grown_bytes, mut seqno) = (false, 0, first);
+        let mut ops = Ops::new(encoded);
+        let mut left_bytes = encoded.len();
+        while let Some(Ok(op)) = ops.next() {
+            let op_bytes = left_bytes - ops.remaining_bytes();
+            left_bytes = ops.remaining_bytes();
             let (id, key, kind, value) = match op {
                 Op::Put { keyspace, key, value } => (keyspace, key, ValueKind::Put, value),
                 Op::Delete { keyspace, key } => (keyspace, key, ValueKind::Delete, &[][..]),
@@ -98,7 +101,8 @@ impl CommitState {
             let before_bytes = slot.active.bytes();
             slot.active.insert(key, Trailer::new(seqno, kind), value);
             let after_bytes = slot.active.bytes();
-            slot.tree.amplification.add_user_bytes((key.len() + value.len()) as u64, logged);
+            let wal_bytes = if logged { op_bytes } else { 0 };
+            slot.tree.amplification.record_write((key.len() + value.len()) as u64, wal_bytes as u64);
             grown_bytes += after_bytes - before_bytes;
             full |= after_bytes >= limit_bytes;
             seqno += 1;
@@ -152,13 +156,6 @@ impl CommitState {
         slot.tree.seal(next.clone());
         slot.active = next;
         self.store.flush_wanted(&slot.tree);
-    }
-
-    /// Seals every active memtable that holds something.
-    pub(crate) fn seal_all(&mut self) {
-        for id in 0..self.slots.len() {
-            self.seal(id as KeyspaceId);
-        }
     }
 
     /// Forgets every keyspace, so that nothing keeps the closed database's memory.
