@@ -104,3 +104,45 @@ impl BlockCache {
         self.blocks.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::error::Error;
+    use crate::key::{Trailer, ValueKind};
+    use crate::table::block::BlockBuilder;
+
+    fn block(value_bytes: usize) -> Block<Bytes> {
+        let mut builder = BlockBuilder::default();
+        builder.add(b"key", None, Trailer::new(1, ValueKind::Put), &vec![0; value_bytes]);
+        let mut out = Vec::new();
+        builder.finish(&mut out);
+        Block::parse(out.into()).unwrap()
+    }
+
+    #[test]
+    fn a_block_is_loaded_once_and_a_failure_is_not_kept() {
+        let cache = BlockCache::new(1 << 20);
+        let key = BlockKey { table: 1, ordinal: 2 };
+        let failed = cache.get_or_load(key, || Err(Error::corruption(Path::new("x"), 0, "no")));
+        assert!(failed.is_err() && cache.blocks() == 0);
+        cache.get_or_load(key, || Ok(block(100))).unwrap();
+        let again = cache.get_or_load(key, || panic!("loaded twice")).unwrap();
+        assert_eq!(again.value(0), [0; 100]);
+        cache.remove_table(1, 3);
+        assert_eq!((cache.blocks(), cache.memory_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn memory_stays_within_the_capacity() {
+        let cache = BlockCache::new(256 << 10);
+        for ordinal in 0..1000 {
+            cache.get_or_load(BlockKey { table: 1, ordinal }, || Ok(block(4000))).unwrap();
+        }
+        cache.get_or_load(BlockKey { table: 2, ordinal: 0 }, || Ok(block(1 << 20))).unwrap();
+        assert!(cache.blocks() > 10);
+        assert!(cache.memory_bytes() <= cache.capacity_bytes(), "{} bytes", cache.memory_bytes());
+    }
+}
