@@ -10,11 +10,7 @@ use crate::key::SeqNo;
 use crate::tree::Tree;
 
 /// See [`Db::apply`](crate::Db::apply).
-pub(crate) fn apply<V: AsRef<[u8]>>(
-    handle: &DbHandle,
-    changes: &ChangeBatch,
-    metadata: &[(&str, V)],
-) -> Result<SeqNo> {
+pub(crate) fn apply<V: AsRef<[u8]>>(handle: &DbHandle, changes: &ChangeBatch, metadata: &[(&str, V)]) -> Result<SeqNo> {
     let last = handle.store.visible();
     let mut batch = WriteBatch::new();
     for (name, value) in metadata {

@@ -9,8 +9,8 @@ use crate::key::SeqNo;
 use crate::name::KeyspaceName;
 use crate::options::KeyspaceOptions;
 use crate::tree::Tree;
-use crate::version::version::Version;
 use crate::version::edit::{Edit, KeyspaceCreated};
+use crate::version::version::Version;
 
 impl DbHandle {
     /// The live tree of that name, created if there is none.

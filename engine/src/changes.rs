@@ -53,7 +53,9 @@ impl Change {
     /// The keyspace that the change is about.
     pub fn keyspace(&self) -> &KeyspaceName {
         match self {
-            Change::Put { keyspace, .. } | Change::Delete { keyspace, .. } | Change::DropKeyspace { keyspace } => keyspace,
+            Change::Put { keyspace, .. } | Change::Delete { keyspace, .. } | Change::DropKeyspace { keyspace } => {
+                keyspace
+            }
         }
     }
 }
@@ -75,7 +77,8 @@ impl ChangeBatch {
     pub fn new(first_seqno: SeqNo, changes: Vec<Change>) -> Result<Self> {
         let last = first_seqno.checked_add(changes.len() as u64);
         if changes.is_empty() || first_seqno == 0 || last.is_none_or(|last| last > crate::key::MAX_SEQNO) {
-            let reason = format!("a batch has changes and numbers from 1 on, not {} from {first_seqno} on", changes.len());
+            let reason =
+                format!("a batch has changes and numbers from 1 on, not {} from {first_seqno} on", changes.len());
             return Err(Error::InvalidArgument(reason));
         }
         Ok(ChangeBatch { first_seqno, changes: changes.into() })

@@ -43,6 +43,8 @@ impl Metadata {
     pub(crate) fn with_prefix(&self, prefix: &str) -> Vec<(String, Slice)> {
         let entries = self.entries.lock();
         let from = entries.range(prefix.to_owned()..);
-        from.take_while(|(name, _)| name.starts_with(prefix)).map(|(name, value)| (name.clone(), value.clone())).collect()
+        from.take_while(|(name, _)| name.starts_with(prefix))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
     }
 }

@@ -23,11 +23,11 @@ use crate::options::Options;
 use crate::store::{Store, StoreParts, Trees};
 use crate::table::handle::{Purger, TableCache, TableHandle, table_number, table_path};
 use crate::tree::Tree;
-use crate::version::version::Version;
 use crate::version::edit::{Edit, LogFloor};
 use crate::version::manifest::Manifest;
 use crate::version::set::VersionSet;
 use crate::version::state::{KeyspaceState, ManifestState};
+use crate::version::version::Version;
 use crate::wal::replay::{ReplayInput, Replayed, replay};
 use crate::wal::{self, Wal, WalOptions, WalWriter};
 use crate::write::commit::Writer;
@@ -171,8 +171,10 @@ impl Opened {
         let limits = options.limits();
         let block_cache = Arc::new(BlockCache::new(limits.block_cache_bytes));
         let purger = Arc::new(Purger::default());
-        let mmap_limit_bytes =
-            options.mmap_limit_bytes.or_else(|| options.file_system.memory_bytes().map(|bytes| bytes / 2)).unwrap_or(1 << 30);
+        let mmap_limit_bytes = options
+            .mmap_limit_bytes
+            .or_else(|| options.file_system.memory_bytes().map(|bytes| bytes / 2))
+            .unwrap_or(1 << 30);
         let tables = Arc::new(TableCache::new(
             options.file_system.clone(),
             directory.to_owned(),
@@ -244,10 +246,7 @@ impl DbHandle {
 }
 
 fn wal_options(options: &Options) -> WalOptions {
-    WalOptions {
-        segment_bytes: options.limits().wal_segment_bytes,
-        max_retained_bytes: options.max_retained_wal_bytes,
-    }
+    WalOptions { segment_bytes: options.limits().wal_segment_bytes, max_retained_bytes: options.max_retained_wal_bytes }
 }
 
 /// Every table that the manifest names must be there, with the length it had.
@@ -352,7 +351,14 @@ impl<'s> Replay<'s> {
         Ok(())
     }
 
-    fn insert(&mut self, id: KeyspaceId, key: &[u8], seqno: SeqNo, kind: ValueKind, value: &[u8]) -> Result<(), String> {
+    fn insert(
+        &mut self,
+        id: KeyspaceId,
+        key: &[u8],
+        seqno: SeqNo,
+        kind: ValueKind,
+        value: &[u8],
+    ) -> Result<(), String> {
         let Some(keyspace) = self.state.keyspaces.get(&id) else { return self.check_was_dropped(id) };
         if seqno <= keyspace.flushed_seqno || self.dropped.iter().any(|(dropped, _)| *dropped == id) {
             return Ok(());

@@ -58,7 +58,11 @@ impl Slice {
 
     /// A slice of `part`, which lies inside `owner`, and which the owner is about as large as: shared unless it fits in place.
     pub(crate) fn share(owner: &Bytes, part: &[u8]) -> Self {
-        if part.len() <= INLINE_BYTES { Slice::copy_from_slice(part) } else { Slice(Repr::Shared(owner.slice_ref(part))) }
+        if part.len() <= INLINE_BYTES {
+            Slice::copy_from_slice(part)
+        } else {
+            Slice(Repr::Shared(owner.slice_ref(part)))
+        }
     }
 
     /// The contents.

@@ -86,7 +86,8 @@ static INSTANCES: AtomicU64 = AtomicU64::new(1);
 impl Store {
     pub(crate) fn new(parts: StoreParts) -> Self {
         let health = if parts.options.read_only { Health::read_only() } else { Health::default() };
-        let memtables = parts.trees.by_name.values().map(|tree| tree.view().memtables().map(|m| m.bytes()).sum::<usize>());
+        let memtables =
+            parts.trees.by_name.values().map(|tree| tree.view().memtables().map(|m| m.bytes()).sum::<usize>());
         Store {
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed), // only has to be unique
             directory: parts.directory,

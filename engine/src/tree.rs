@@ -15,8 +15,8 @@ use crate::name::KeyspaceName;
 use crate::options::KeyspaceOptions;
 use crate::read::view::View;
 use crate::table::handle::TableHandle;
-use crate::version::version::Version;
 use crate::version::amplification::Amplification;
+use crate::version::version::Version;
 
 /// No drop has happened.
 const NOT_DROPPED: u64 = u64::MAX;
@@ -91,11 +91,19 @@ impl Tree {
 
     /// Puts `active` in front and the memtable that was active among the sealed ones.
     pub(crate) fn seal(&self, active: Arc<Memtable>) {
-        self.update_view(|view| View { active, sealed: view.memtables().cloned().collect(), version: view.version.clone() });
+        self.update_view(|view| View {
+            active,
+            sealed: view.memtables().cloned().collect(),
+            version: view.version.clone(),
+        });
     }
 
     /// Takes `flushed` out of the sealed memtables and puts a new version in place, in one step: no reader misses a key or finds it twice.
-    pub(crate) fn install(&self, flushed: &[Arc<Memtable>], change: impl FnOnce(&Version<TableHandle>) -> Version<TableHandle>) {
+    pub(crate) fn install(
+        &self,
+        flushed: &[Arc<Memtable>],
+        change: impl FnOnce(&Version<TableHandle>) -> Version<TableHandle>,
+    ) {
         self.update_view(|view| {
             let gone = |memtable: &Arc<Memtable>| flushed.iter().any(|other| Arc::ptr_eq(other, memtable));
             View {

@@ -47,7 +47,11 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { tables, blocks, table_bytes, log_records, errors } = self;
-        writeln!(f, "{tables} tables, {blocks} blocks, {table_bytes} bytes, {log_records} log records: {} errors", errors.len())?;
+        writeln!(
+            f,
+            "{tables} tables, {blocks} blocks, {table_bytes} bytes, {log_records} log records: {} errors",
+            errors.len()
+        )?;
         errors.iter().try_for_each(|error| writeln!(f, "  {error}"))
     }
 }

@@ -27,9 +27,9 @@ use crate::table::handle::{TableHandle, table_path};
 use crate::table::iterator::TableCursor;
 use crate::table::level_iterator::LevelCursor;
 use crate::tree::Tree;
-use crate::version::version::Version;
 use crate::version::amplification::CompactionWork;
 use crate::version::edit::{Edit, KeyspaceEdit};
+use crate::version::version::Version;
 
 /// How many keys of each input table are looked at to cut a job into ranges of about the same size.
 const SAMPLES_A_TABLE: usize = 16;
@@ -228,7 +228,8 @@ impl Job {
     /// Best effort: what stays is an orphan that the next open removes.
     fn remove_files(&self, tables: &[TableMeta]) {
         for meta in tables {
-            let _left_over = self.store.options.file_system.remove_file(&table_path(&self.store.directory, meta.number));
+            let _left_over =
+                self.store.options.file_system.remove_file(&table_path(&self.store.directory, meta.number));
         }
     }
 
@@ -316,7 +317,8 @@ impl Job {
         obsolete: &[Arc<TableHandle>],
     ) -> Result<()> {
         let plan = &self.plan;
-        let gone = |level: usize, numbers: &[u64]| numbers.iter().map(move |&number| (level, number)).collect::<Vec<_>>();
+        let gone =
+            |level: usize, numbers: &[u64]| numbers.iter().map(move |&number| (level, number)).collect::<Vec<_>>();
         let mut removed = gone(plan.level, &plan.inputs);
         removed.extend(gone(plan.output_level, &plan.output_inputs));
         let numbers: Vec<u64> = removed.iter().map(|(_, number)| *number).collect();

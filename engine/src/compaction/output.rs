@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::key::compare_keys;
 use crate::options::{Compression, KeyspaceOptions};
 use crate::store::Store;
-use crate::table::builder::{TableBuilder, TableWriteOptions};
 use crate::table::TableMeta;
+use crate::table::builder::{TableBuilder, TableWriteOptions};
 use crate::table::handle::table_path;
 
 /// How often a long run looks whether something more urgent waits: about every hundred blocks.
@@ -118,8 +118,7 @@ impl<'s> Outputs<'s> {
         let mut until_check = ENTRIES_A_CHECK;
         while cursor.valid() {
             let key = cursor.key();
-            let new_key =
-                first || compare_keys(self.last_prefix, &self.last_key, cursor.key_prefix(), key).is_ne();
+            let new_key = first || compare_keys(self.last_prefix, &self.last_key, cursor.key_prefix(), key).is_ne();
             if new_key {
                 if end.is_some_and(|end| key >= end) {
                     break;

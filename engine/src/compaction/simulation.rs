@@ -13,8 +13,8 @@ use super::plan::{Plan, PlanKind};
 use super::score::{LeveledOptions, Scores};
 use super::shape::{Running, Shape};
 use crate::key::SeqNo;
-use crate::table::TableMeta;
 use crate::table::HasMeta;
+use crate::table::TableMeta;
 use crate::version::version::Version;
 use crate::version::{LAST_LEVEL, LEVELS};
 

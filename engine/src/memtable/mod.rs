@@ -4,13 +4,12 @@
 //! learned a sequence number (with acquire) from its publication (with release) finds every entry up to it.
 
 mod arena;
-mod filter;
 mod skiplist;
 #[cfg(test)]
 mod tests;
 
+use crate::table::filter::AtomicFilter;
 pub(crate) use arena::ArenaPool;
-use filter::AtomicFilter;
 use skiplist::{SkipList, SkipListCursor};
 
 use std::sync::atomic::{AtomicU64, Ordering};

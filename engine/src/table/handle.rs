@@ -10,8 +10,8 @@ use std::sync::{Arc, Weak};
 use arc_swap::{ArcSwapOption, Guard};
 use parking_lot::Mutex;
 
-use super::{HasMeta, TableMeta};
 use super::reader::{ReadMode, Table};
+use super::{HasMeta, TableMeta};
 use crate::cache::BlockCache;
 use crate::error::Result;
 use crate::fs::FileSystem;

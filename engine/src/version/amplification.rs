@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::version::Version;
-use crate::table::HasMeta;
 use super::{LAST_LEVEL, LEVELS};
+use crate::table::HasMeta;
 
 /// A sum that only grows, or nearly.
 ///

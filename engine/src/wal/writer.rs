@@ -45,8 +45,7 @@ impl WalWriter {
     /// `Io` if there is no space or the device fails: an unknown part of the record may be in the log, which takes no more (`ReadOnly`).
     #[inline]
     pub(crate) fn append(&mut self, first_seqno: SeqNo, count: u32, payload: &[u8]) -> Result<()> {
-        let last_seqno =
-            if count == 0 { self.last_seqno } else { first_seqno.saturating_add(u64::from(count) - 1) };
+        let last_seqno = if count == 0 { self.last_seqno } else { first_seqno.saturating_add(u64::from(count) - 1) };
         if self.failed.is_some()
             || first_seqno <= self.last_seqno
             || last_seqno > MAX_SEQNO

@@ -88,7 +88,8 @@ impl Writer {
         self.store.health.check_write()?;
         self.check(&batch)?;
         let durability = Durability::Buffered;
-        let request = Request { encoded: batch.encoded, count: batch.count, durability, first_seqno: Some(first_seqno) };
+        let request =
+            Request { encoded: batch.encoded, count: batch.count, durability, first_seqno: Some(first_seqno) };
         self.commit(request).1
     }
 

@@ -194,7 +194,8 @@ mod tests {
                     for _ in 0..EACH {
                         encoded.clear();
                         encoded.push(thread);
-                        let request = Request { encoded, count: 1, durability: Durability::Buffered, first_seqno: None };
+                        let request =
+                            Request { encoded, count: 1, durability: Durability::Buffered, first_seqno: None };
                         let (request, answer) = queue.commit(request);
                         encoded = request.encoded;
                         let seqno = answer.unwrap();

@@ -39,7 +39,8 @@ fn a_tail_reads_recovered_segments_too() {
     let (wal, mut writer) = new_log(&fs, 4096);
     let mut expected = append(&mut writer, &wal, [1000; 10]);
     let (_, replayed) = read_with(&fs, input(0), false).unwrap();
-    let (wal, mut writer) = open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, 0, options(4096)).unwrap();
+    let (wal, mut writer) =
+        open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, 0, options(4096)).unwrap();
     let mut tail = wal.tail(1).unwrap();
     expected.extend(append(&mut writer, &wal, [300_000, 100, 1000]));
     assert_eq!(drain(&mut tail), expected);

@@ -84,7 +84,8 @@ fn records_round_trip_over_rolls_and_oversize_ones() {
     assert_eq!(read(&fs), expected);
     let (records, replayed) = read_with(&fs, input(0), false).unwrap();
     assert_eq!((records, replayed.last_logged_seqno, replayed.dropped_bytes), (expected.clone(), 200, 0));
-    let (wal, mut writer) = open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, 0, options(4096)).unwrap();
+    let (wal, mut writer) =
+        open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, 0, options(4096)).unwrap();
     assert_eq!((wal.last_logged_seqno(), wal.synced_seqno(), wal.oldest_segment()), (200, 0, 1));
     let more = append(&mut writer, &wal, [50; 100]);
     assert_eq!(read(&fs), [expected, more].concat());
@@ -262,8 +263,9 @@ fn real_files_roll_recycle_and_replay() {
         if seqno % 100 == 0 {
             wal.sync_through(seqno).unwrap();
             let floor = wal.plan_release(seqno).unwrap();
-            manifest = ReplayInput { floor_segment: floor, prev_seqno_floor: seqno, synced_seqno: seqno, ..manifest };
-            wal.release_below(floor).unwrap();
+            manifest =
+                ReplayInput { floor_segment: floor.segment, prev_seqno_floor: seqno, synced_seqno: seqno, ..manifest };
+            wal.release_below(floor.segment).unwrap();
         }
     }
     writer.append(2001, 1, b"not synced").unwrap();
