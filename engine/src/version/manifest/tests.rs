@@ -60,6 +60,7 @@ fn corrupt(result: Result<Option<(Manifest, ManifestState)>>) -> bool {
 #[test]
 fn edits_survive_reopening() {
     assert!(open(&new_fs()).unwrap().is_none());
+    assert!(open(&SimFileSystem::new()).unwrap().is_none(), "no directory");
     let (fs, manifest) = written(3);
     drop(manifest);
     let (mut manifest, state) = open(&fs).unwrap().unwrap();
