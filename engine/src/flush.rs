@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::compaction::output::Outputs;
 use crate::compaction::retention::Retention;
+use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::SeqNo;
 use crate::memtable::{Memtable, MemtableCursor};
@@ -54,7 +55,9 @@ fn write_table(store: &Store, tree: &Tree, sealed: &[Arc<Memtable>]) -> Result<V
     let mut cursor = MergeCursor::new(cursors);
     let mut retention = Retention::new(store.snapshots.list(), false);
     let mut outputs = Outputs::level0(store, &tree.options());
-    let written = outputs.write_all(&mut cursor, None, &mut retention, &mut |_| true, &mut || Ok(()));
+    let written = cursor
+        .seek_to_first()
+        .and_then(|()| outputs.write_all(&mut cursor, None, &mut retention, &mut |_| true, &mut || Ok(())));
     let (tables, _) = outputs.finish_after(written)?;
     let written_bytes = tables.iter().map(|meta| meta.file_bytes).sum();
     tree.amplification.record_flush(0, written_bytes);

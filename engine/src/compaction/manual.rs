@@ -88,7 +88,8 @@ fn sink(shape: &Shape<'_>, options: &LeveledOptions, request: &ManualRequest, le
 fn rewrite(shape: &Shape<'_>, options: &LeveledOptions, request: &ManualRequest, level: usize) -> ManualStep {
     let mut step = ManualStep::Done;
     for batch in batches(&shape.levels[level], options, |table| request.rewrites(table)) {
-        match Plan::in_place(shape, options, PlanKind::Manual, level, batch) {
+        let in_place = |tables| Plan::in_place(shape, options, PlanKind::Manual, level, tables);
+        match in_place(batch).or_else(|| in_place(&batch[..1])) {
             Some(plan) => return ManualStep::Run(plan),
             None => step = ManualStep::Blocked,
         }

@@ -22,15 +22,20 @@ pub(crate) enum PlanKind {
 /// A table of the level below the output level.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grandparent {
+    /// Its first key.
     pub(crate) smallest: Bytes,
+    /// Its last key.
     pub(crate) largest: Bytes,
+    /// The length of its file.
     pub(crate) file_bytes: u64,
 }
 
 /// One compaction. Its inputs were idle and its output range free when it was picked; that holds until another plan is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
+    /// Why it is done.
     pub(crate) kind: PlanKind,
+    /// The level that is compacted.
     pub(crate) level: usize,
     /// The numbers of the input tables in `level`, in that level's order.
     pub(crate) inputs: Vec<u64>,
@@ -38,11 +43,13 @@ pub(crate) struct Plan {
     pub(crate) output_level: usize,
     /// The numbers of the input tables in `output_level`, by key. Empty when tables are rewritten in place.
     pub(crate) output_inputs: Vec<u64>,
-    /// The key range of all inputs.
+    /// The first key of all inputs.
     pub(crate) smallest: Bytes,
+    /// The last key of all inputs.
     pub(crate) largest: Bytes,
-    /// File bytes of `inputs` and of `output_inputs`.
+    /// File bytes of `inputs`.
     pub(crate) input_bytes: u64,
+    /// File bytes of `output_inputs`.
     pub(crate) output_input_bytes: u64,
     /// The tables below the output level that meet the range, by key: outputs end at their bounds.
     pub(crate) grandparents: Vec<Grandparent>,
@@ -60,6 +67,7 @@ pub(super) fn bounds<'a>(tables: &[TableShape<'a>]) -> Option<(&'a Bytes, &'a By
     Some((smallest, largest))
 }
 
+/// The length of the tables' files together.
 pub(super) fn file_bytes(tables: &[TableShape<'_>]) -> u64 {
     tables.iter().map(|table| table.meta.file_bytes).sum()
 }

@@ -67,16 +67,13 @@ impl Scores {
     pub(crate) fn new(shape: &Shape<'_>, options: &LeveledOptions) -> Self {
         let (base_level, targets) = targets(&shape.level_bytes, options);
         let level0_output = shape.first_populated().map_or(base_level, |first| first.min(base_level));
-        let mut scores = [0.0; LEVELS];
-        scores[0] = level0_score(shape, options);
-        for level in 1..LAST_LEVEL {
-            scores[level] = match (shape.idle_bytes[level], targets[level]) {
-                (0, _) => 0.0,
-                // Nothing is too large here, the level is only in the way: after what is far over its target, before what is just over it.
-                (idle, 0) => 1.0 + ratio(idle, options.base_bytes),
-                (idle, target) => ratio(idle, target),
-            };
-        }
+        let scores = std::array::from_fn(|level| match (level, shape.idle_bytes[level], targets[level]) {
+            (0, ..) => level0_score(shape, options),
+            (LAST_LEVEL, ..) | (_, 0, _) => 0.0,
+            // Nothing is too large here, the level is only in the way: after what is far over its target, before what is just over it.
+            (_, idle, 0) => 1.0 + ratio(idle, options.base_bytes),
+            (_, idle, target) => ratio(idle, target),
+        });
         let debt_bytes = debt(shape, options, &targets, level0_output, scores[0] >= 1.0);
         Scores { base_level, level0_output, targets, scores, debt_bytes }
     }
@@ -137,11 +134,11 @@ fn debt(
         let overlapped = shape.level_bytes[level0_output] as f64;
         debt += incoming + overlapped.min(incoming * options.level_ratio as f64);
     }
-    for level in level0_output..LAST_LEVEL {
-        let bytes = shape.level_bytes[level] as f64 + incoming;
-        let excess = (bytes - targets[level] as f64).max(0.0);
+    for (pair, &target) in shape.level_bytes.windows(2).zip(targets).skip(level0_output) {
+        let bytes = pair[0] as f64 + incoming;
+        let excess = (bytes - target as f64).max(0.0);
         if excess > 0.0 {
-            debt += excess * (1.0 + shape.level_bytes[level + 1] as f64 / bytes);
+            debt += excess * (1.0 + pair[1] as f64 / bytes);
         }
         incoming = excess;
     }

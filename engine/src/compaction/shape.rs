@@ -13,15 +13,18 @@ use crate::version::version::Version;
 pub(crate) struct Running {
     /// The numbers of its input tables, in whatever level.
     pub(crate) inputs: Vec<u64>,
+    /// Where its outputs go.
     pub(crate) output_level: usize,
-    /// The key range of its inputs, and so of its outputs.
+    /// The first key of its inputs, before which no output begins.
     pub(crate) smallest: Bytes,
+    /// The last key of its inputs, after which no output ends.
     pub(crate) largest: Bytes,
 }
 
 /// One table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TableShape<'a> {
+    /// What the manifest knows of it.
     pub(crate) meta: &'a TableMeta,
     /// Whether it is an input of a running compaction.
     pub(crate) busy: bool,
@@ -32,6 +35,7 @@ pub(crate) struct TableShape<'a> {
 pub(crate) struct Shape<'a> {
     /// Level 0 newest first, the others by key.
     pub(crate) levels: [Vec<TableShape<'a>>; LEVELS],
+    /// The compactions that are not installed yet.
     pub(crate) running: &'a [Running],
     /// File bytes of each level, busy tables included.
     pub(crate) level_bytes: [u64; LEVELS],

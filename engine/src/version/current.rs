@@ -51,8 +51,7 @@ impl Current {
 
     fn decode(file: &Path, bytes: &[u8]) -> Result<Current> {
         let corrupt = |offset, reason: &str| Error::corruption(file, offset, reason);
-        let found = check_start(file, bytes, &MAGIC, VERSION)?;
-        debug_assert_eq!(found, VERSION);
+        check_start(file, bytes, &MAGIC, VERSION)?;
         let bytes: &[u8; LEN] =
             bytes.try_into().map_err(|_| corrupt(0, &format!("{} bytes instead of {LEN}", bytes.len())))?;
         if crc32fast::hash(&bytes[..LEN - 4]) != u32_at(bytes, LEN - 4) {
@@ -96,11 +95,11 @@ impl Current {
     }
 }
 
-/// Checks magic and format version at the start of a file and answers the version, 1 to `supported`.
+/// Checks magic and format version, 1 to `supported`, at the start of a file.
 ///
 /// # Errors
 /// `UnsupportedVersion` for a newer one, before anything else is looked at: a newer format may differ in all the rest.
-pub(super) fn check_start(file: &Path, bytes: &[u8], magic: &[u8; 8], supported: u32) -> Result<u32> {
+pub(super) fn check_start(file: &Path, bytes: &[u8], magic: &[u8; 8], supported: u32) -> Result<()> {
     if bytes.len() < 12 {
         return Err(Error::corruption(file, bytes.len() as u64, "the header is cut off"));
     }
@@ -110,7 +109,7 @@ pub(super) fn check_start(file: &Path, bytes: &[u8], magic: &[u8; 8], supported:
     match u32_at(bytes, 8) {
         0 => Err(Error::corruption(file, 8, "format version 0")),
         found if found > supported => Err(Error::UnsupportedVersion { file: file.to_owned(), found, supported }),
-        found => Ok(found),
+        _ => Ok(()),
     }
 }
 

@@ -29,9 +29,11 @@ pub(crate) struct LogFloor {
 pub(crate) struct Edit {
     /// Names the database; set once, at its creation.
     pub(crate) database_id: Option<u64>,
+    /// New keyspaces, ids ascending.
     pub(crate) created: Vec<KeyspaceCreated>,
     /// Options that hold from now on.
     pub(crate) options_changed: Vec<(KeyspaceId, KeyspaceOptions)>,
+    /// Changes of live keyspaces' trees.
     pub(crate) keyspaces: Vec<KeyspaceEdit>,
     /// Keyspaces that were dropped, each at a sequence number. Their names stay known until they are forgotten.
     pub(crate) dropped: Vec<(KeyspaceId, SeqNo)>,
@@ -43,6 +45,7 @@ pub(crate) struct Edit {
     pub(crate) next_file_number: Option<u64>,
     /// The highest sequence number known to be used. Every other sequence number in an edit raises it too.
     pub(crate) last_seqno: Option<SeqNo>,
+    /// Where replay of the log begins from now on.
     pub(crate) log_floor: Option<LogFloor>,
     /// Every logged record up to this number is known to be on storage.
     pub(crate) log_synced_seqno: Option<SeqNo>,
@@ -53,14 +56,18 @@ pub(crate) struct Edit {
 /// A new keyspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyspaceCreated {
+    /// Never used before.
     pub(crate) id: KeyspaceId,
+    /// Not the name of a live keyspace.
     pub(crate) name: String,
+    /// How its tree is shaped.
     pub(crate) options: KeyspaceOptions,
 }
 
 /// What changes in one keyspace's tree. Removals come before additions, so that a table can change its level.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeyspaceEdit {
+    /// A live keyspace.
     pub(crate) id: KeyspaceId,
     /// Every write to the keyspace up to this number is in its tables.
     pub(crate) flushed_seqno: Option<SeqNo>,
@@ -70,6 +77,7 @@ pub(crate) struct KeyspaceEdit {
     pub(crate) added: Vec<(usize, TableMeta)>,
 }
 
+/// The numbers of the fields. They are on disk.
 mod tag {
     use super::required;
 

@@ -8,6 +8,7 @@
 //! record can be torn, and only past what `CURRENT` says was there: an unreadable record that has a readable one behind it, or that begins below that
 //! length, is damage.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -206,7 +207,10 @@ impl Manifest {
     /// # Errors
     /// `Io`, if the directory cannot be read.
     pub(crate) fn orphans(fs: &dyn FileSystem, dir: &Path, live: Option<u64>) -> Result<Vec<PathBuf>> {
-        let entries = fs.read_dir(dir).map_err(Error::io("reading", dir))?;
+        let entries = match fs.read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(Error::io("reading", dir))?,
+        };
         let temporary = current::temporary_path(dir);
         let live = live.map(|number| manifest_path(dir, number));
         let mut orphans: Vec<_> = entries

@@ -25,9 +25,13 @@ pub(crate) struct ManifestState {
     pub(crate) next_file_number: u64,
     /// At least every sequence number the manifest mentions.
     pub(crate) last_seqno: SeqNo,
+    /// Where replay of the log begins.
     pub(crate) log_floor: LogFloor,
+    /// Every logged record up to this number is known to be on storage.
     pub(crate) log_synced_seqno: SeqNo,
+    /// Small named values beside the keyspaces; see `WriteBatch::metadata`.
     pub(crate) metadata: BTreeMap<String, Vec<u8>>,
+    /// The live keyspaces.
     pub(crate) keyspaces: BTreeMap<KeyspaceId, KeyspaceState>,
     /// Dropped keyspaces that something may still refer to.
     pub(crate) dropped: BTreeMap<KeyspaceId, DroppedKeyspace>,
@@ -38,7 +42,9 @@ pub(crate) struct ManifestState {
 /// A live keyspace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeyspaceState {
+    /// Unique among the live ones.
     pub(crate) name: String,
+    /// How its tree is shaped.
     pub(crate) options: KeyspaceOptions,
     /// Every write to the keyspace up to this number is in its tables.
     pub(crate) flushed_seqno: SeqNo,
@@ -49,6 +55,7 @@ pub(crate) struct KeyspaceState {
 /// What stays known of a dropped keyspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DroppedKeyspace {
+    /// The name it had; a live keyspace may have it now.
     pub(crate) name: String,
     /// The sequence number of the drop.
     pub(crate) seqno: SeqNo,

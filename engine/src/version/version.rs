@@ -22,11 +22,13 @@ pub(super) fn newer_first(a: &TableMeta, b: &TableMeta) -> Ordering {
 /// Sums over the tables of a level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LevelTotals {
+    /// The length of the files.
     pub(crate) file_bytes: u64,
     /// Keys and values as the user gave them.
     pub(crate) user_bytes: u64,
     /// Tombstones included.
     pub(crate) entries: u64,
+    /// Recorded deletes.
     pub(crate) tombstones: u64,
 }
 

@@ -216,3 +216,16 @@ fn a_manual_range_leaves_the_rest_alone_and_waits_for_what_runs() {
     let ManualStep::Run(plan) = step(&v, &[], &request) else { panic!("tombstones are to go") };
     assert_eq!(plan.inputs, [40]);
 }
+
+#[test]
+fn tables_are_not_joined_over_a_gap_that_is_being_filled() {
+    let v = version(&[(5, 30, "e-f"), (6, 1, "a-b"), (6, 2, "k-l")]);
+    let request =
+        ManualRequest { smallest: None, largest: None, through_seqno: 10, below_number: 100, rewrite_all: true };
+    let inputs = |running: &[Running]| match pick_range(&Shape::new(&v, running), &options(), &request) {
+        ManualStep::Run(plan) => plan.inputs,
+        step => panic!("{step:?}"),
+    };
+    assert_eq!(inputs(&[]), [1, 2]);
+    assert_eq!(inputs(&[running(&[30], 6, "e", "f")]), [1]);
+}

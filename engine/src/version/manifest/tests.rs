@@ -60,6 +60,7 @@ fn corrupt(result: Result<Option<(Manifest, ManifestState)>>) -> bool {
 #[test]
 fn edits_survive_reopening() {
     assert!(open(&new_fs()).unwrap().is_none());
+    assert!(open(&SimFileSystem::new()).unwrap().is_none(), "no directory");
     let (fs, manifest) = written(3);
     drop(manifest);
     let (mut manifest, state) = open(&fs).unwrap().unwrap();
@@ -194,6 +195,43 @@ fn a_readable_record_that_does_not_fit_is_damage_even_at_the_end() {
     let (fs, mut manifest) = written(1);
     manifest.append(&edit(1)).unwrap();
     assert!(corrupt(open(&fs)));
+}
+
+#[test]
+fn a_record_is_valid_at_its_own_place_only() {
+    let (fs, mut manifest) = written(0);
+    let begin = manifest.file_bytes() as usize;
+    manifest.append(&edit(1)).unwrap();
+    let path = manifest_path(dir(), 1);
+    let mut bytes = fs.read(&path).unwrap();
+    bytes.extend_from_within(begin..);
+    fs.write(&path, &bytes).unwrap();
+    assert_eq!(open(&fs).unwrap().unwrap().1, state_after(1), "a copy of the record is a torn tail");
+}
+
+/// A process dies between two calls; the next one sees what was written, and a power cut must not take it back from that one.
+#[test]
+fn what_an_open_has_seen_is_on_storage() {
+    for (step, stop) in ["append", "seal", "roll"].into_iter().flat_map(|step| (1..=9).map(move |stop| (step, stop))) {
+        let sim = new_fs();
+        let fs = FaultFileSystem::new(Arc::new(sim.clone()));
+        let mut manifest = Manifest::create(Arc::new(fs.clone()), dir(), &initial()).unwrap();
+        manifest.append(&edit(1)).unwrap();
+        fs.fail_from(stop, Fault::Io);
+        let _ = match step {
+            "append" => manifest.append(&edit(2)),
+            "seal" => manifest.seal(),
+            _ => manifest.roll(2, &snapshot(2, &state_after(1)).unwrap()),
+        };
+        drop(manifest);
+        let (mut manifest, mut state) = open(&sim).unwrap().unwrap();
+        let after_power_cut = || open(&sim.crash_clone(Keep::Nothing, 0)).unwrap().unwrap().1;
+        assert_eq!(after_power_cut(), state, "{step} stopped at call {stop}");
+        let next = if state == state_after(2) { edit(3) } else { edit(2) };
+        manifest.append(&next).unwrap();
+        state.apply(&next).unwrap();
+        assert_eq!(after_power_cut(), state, "{step} stopped at call {stop}, then appended");
+    }
 }
 
 #[test]
