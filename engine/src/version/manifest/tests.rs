@@ -234,6 +234,31 @@ fn what_an_open_has_seen_is_on_storage() {
     }
 }
 
+/// A process dies while it switches manifests, the next one dies while it opens, and then the power goes: one of the two manifests is whole.
+#[test]
+fn a_power_cut_while_opening_after_a_killed_roll() {
+    for (stop, open_stop) in (1..=9).flat_map(|stop| (1..=14).map(move |open_stop| (stop, open_stop))) {
+        let sim = new_fs();
+        let fs = FaultFileSystem::new(Arc::new(sim.clone()));
+        let mut manifest = Manifest::create(Arc::new(fs.clone()), dir(), &initial()).unwrap();
+        manifest.append(&edit(1)).unwrap();
+        fs.fail_from(stop, Fault::Io);
+        let _ = manifest.roll(2, &snapshot(2, &state_after(1)).unwrap());
+        fs.clear();
+        fs.fail_from(open_stop, Fault::Io);
+        let _ = Manifest::open(Arc::new(fs.clone()), dir(), false);
+        for seed in 0..8 {
+            let opened = open(&sim.crash_clone(Keep::Some, seed));
+            let context = format!("stopped at {stop}, open at {open_stop}, seed {seed}");
+            assert_eq!(
+                opened.unwrap_or_else(|error| panic!("{context}: {error}")).unwrap().1,
+                state_after(1),
+                "{context}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_large_manifest_is_rolled_and_the_old_one_goes() {
     let (fs, mut manifest) = written(0);
