@@ -276,7 +276,7 @@ impl DbHandle {
         }
         let sealed = self.seal_files();
         for tree in self.store.live_trees() {
-            tree.clear(self.store.new_memtable(&tree.options()));
+            tree.clear(self.store.placeholder_memtable(&tree.options()));
         }
         self.store.trees.write().dropped.clear();
         drop(self.store.lock.lock().take());
