@@ -3,7 +3,6 @@
 //! A test makes [`steps`] from a seed and runs them twice: through a [`runner`] that compares the engine with a model after each, or as a [`workload`] on a filesystem that fails, whose [`history`] then says
 //! which states are allowed. Everything here panics with the seed's description when the engine is wrong: these are assertions.
 
-pub mod files;
 pub mod history;
 pub mod kill;
 pub mod log;
