@@ -257,13 +257,33 @@ impl Table {
     /// # Errors
     /// `Io`, or `Corruption` of the block.
     pub(crate) fn block(&self, ordinal: usize) -> Result<Block<Bytes>> {
+        match self.mapped_block(ordinal)? {
+            Some(block) => Ok(block),
+            None => self.cached_block(ordinal),
+        }
+    }
+
+    /// As [`block`](Table::block), without giving the block a place in the cache.
+    ///
+    /// # Errors
+    /// `Io`, or `Corruption` of the block.
+    pub(crate) fn block_uncached(&self, ordinal: usize) -> Result<Block<Bytes>> {
+        match self.mapped_block(ordinal)? {
+            Some(block) => Ok(block),
+            None => self.read_block(ordinal),
+        }
+    }
+
+    /// Data block `ordinal` where it is mapped; `None` if it is not, or compressed.
+    fn mapped_block(&self, ordinal: usize) -> Result<Option<Block<Bytes>>> {
         if let Source::Map(map) = &self.source
             && (self.is_verified(ordinal) || self.verify_mapped(map, ordinal)?)
         {
             let (handle, payload) = self.mapped_payload(map, ordinal)?;
-            return Block::parse(map.slice_ref(payload)).map_err(|reason| self.damaged(handle, reason));
+            let block = Block::parse(map.slice_ref(payload)).map_err(|reason| self.damaged(handle, reason))?;
+            return Ok(Some(block));
         }
-        self.cached_block(ordinal)
+        Ok(None)
     }
 
     /// Reads data block `ordinal` anew, past the cache and past what was verified before.
