@@ -49,6 +49,8 @@ pub(crate) struct Store {
     pub(crate) metadata: Metadata,
     pub(crate) flushes: TreeQueue,
     pub(crate) compactions: TreeQueue,
+    /// How many iterators are live.
+    pub(crate) iterators: AtomicUsize,
     /// Compactions whose parts idle threads can take.
     pub(crate) parts: Mutex<VecDeque<Arc<dyn Part>>>,
     /// The log kept for each durable change cursor; `None` for one that was lost.
@@ -105,6 +107,7 @@ impl Store {
             metadata: parts.metadata,
             flushes: TreeQueue::default(),
             compactions: TreeQueue::default(),
+            iterators: AtomicUsize::new(0),
             parts: Mutex::default(),
             cursors: Mutex::default(),
             lock: Mutex::new(Some(parts.lock)),
@@ -198,6 +201,13 @@ impl Store {
             }
             self.health.check_write()?;
             self.signal.wait(seen);
+        }
+    }
+
+    /// Opens every table that a live iterator may still need: after the close the directory may get another owner, who removes files as it likes.
+    pub(crate) fn pin_for_iterators(&self) {
+        if self.iterators.load(Ordering::Acquire) > 0 {
+            self.tables.open_all();
         }
     }
 
