@@ -178,7 +178,8 @@ impl<B: Deref<Target = [u8]>> Block<B> {
             return Err("an entry of unknown kind");
         }
         if self.base_seqno > MAX_SEQNO
-            || (self.seqno_width > 1 && (0..n).any(|i| self.delta(i) > MAX_SEQNO - self.base_seqno))
+            || (self.largest_delta() > MAX_SEQNO - self.base_seqno
+                && (0..n).any(|i| self.delta(i) > MAX_SEQNO - self.base_seqno))
         {
             return Err("a sequence number over the largest");
         }
@@ -305,6 +306,11 @@ impl<B: Deref<Target = [u8]>> Block<B> {
             4 => self.number::<4>(at + 4 * i),
             _ => self.number::<8>(at + 8 * i),
         }
+    }
+
+    /// The largest sequence number delta that fits the column's width.
+    fn largest_delta(&self) -> u64 {
+        u64::MAX.checked_shr(64 - 8 * u32::from(self.seqno_width)).unwrap_or(0)
     }
 
     /// Entry `i`'s sequence number and kind.
