@@ -168,7 +168,9 @@ impl<B: Deref<Target = [u8]>> Block<B> {
         }
         if self.flags & HAS_SHORTS != 0 {
             let shorts = self.section(self.shorts_at, n);
-            if (0..n).any(|i| shorts[i] > 8 || (shorts[i] < 8 && !self.rest_range(i).is_empty())) {
+            let prefixes = self.prefixes();
+            let padded = |i: usize| u64::from_le_bytes(prefixes[i]) & u64::MAX >> (8 * shorts[i]) == 0;
+            if (0..n).any(|i| shorts[i] > 8 || (shorts[i] < 8 && !(self.rest_range(i).is_empty() && padded(i)))) {
                 return Err("a short key with a rest");
             }
         }
