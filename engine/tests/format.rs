@@ -29,7 +29,8 @@ fn varint(input: &mut &[u8]) -> u64 {
 }
 
 fn bytes<'a>(input: &mut &'a [u8]) -> &'a [u8] {
-    let (content, rest) = input.split_at(varint(input) as usize);
+    let length = varint(input) as usize;
+    let (content, rest) = input.split_at(length);
     *input = rest;
     content
 }
@@ -173,16 +174,8 @@ fn block(block: &[u8]) -> (Vec<(Vec<u8>, u64, u8, &[u8])>, &[u8]) {
     let values = rests + rest_bytes * if flags & 1 != 0 { n } else { 1 };
     let part = |i: usize, fixed: bool, each: usize, ends: usize, from: usize| {
         let end = |i: usize| number(block, ends + wide * i, wide) as usize;
-        let range = if fixed {
-            each * i..each * (i + 1)
-        } else {
-            if i == 0 {
-                0
-            } else {
-                end(i - 1)
-            }
-            ..end(i)
-        };
+        let start = |i: usize| if i == 0 { 0 } else { end(i - 1) };
+        let range = if fixed { each * i..each * (i + 1) } else { start(i)..end(i) };
         &block[from + range.start..from + range.end]
     };
     let entries = (0..n).map(|i| {
