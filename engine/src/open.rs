@@ -338,8 +338,14 @@ impl<'s> Replay<'s> {
 
     fn record(&mut self, first: SeqNo, count: u32, payload: &[u8]) -> Result<(), String> {
         let mut seqno = first;
+        let end = first + SeqNo::from(count);
         for op in Ops::new(payload) {
-            match op? {
+            let op = op?;
+            // Before it is inserted: the number of an operation too many may be one that cannot be.
+            if seqno == end && !matches!(op, Op::Metadata { .. }) {
+                return Err(format!("the record holds more operations than the {count} it states"));
+            }
+            match op {
                 Op::Put { keyspace, key, value } => self.insert(keyspace, key, seqno, ValueKind::Put, value)?,
                 Op::Delete { keyspace, key } => self.insert(keyspace, key, seqno, ValueKind::Delete, &[])?,
                 Op::DropKeyspace { keyspace } => self.drop_keyspace(keyspace, seqno)?,
@@ -350,7 +356,7 @@ impl<'s> Replay<'s> {
             }
             seqno += 1;
         }
-        if seqno != first + SeqNo::from(count) {
+        if seqno != end {
             return Err(format!("the record holds {} operations instead of {count}", seqno - first));
         }
         Ok(())
@@ -389,5 +395,29 @@ impl<'s> Replay<'s> {
             return Ok(());
         }
         Err(format!("the record names keyspace {id}, which never was"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::encode_put;
+    use crate::key::MAX_SEQNO;
+    use crate::options::KeyspaceOptions;
+    use crate::version::edit::KeyspaceCreated;
+
+    #[test]
+    fn a_record_with_other_operations_than_it_states_is_refused_before_they_are_inserted() {
+        let created = KeyspaceCreated { id: 1, name: "ks".into(), options: KeyspaceOptions::new() };
+        let mut state = ManifestState::default();
+        state.apply(&Edit { created: vec![created], ..Edit::default() }).unwrap();
+        let options = Options::new();
+        let mut payload = Vec::new();
+        encode_put(&mut payload, 1, b"a", b"1");
+        encode_put(&mut payload, 1, b"b", b"2");
+        for (first, count, fits) in [(1, 2, true), (1, 1, false), (1, 3, false), (1, 0, false), (MAX_SEQNO, 1, false)] {
+            let mut replay = Replay::new(&options, &state, Arc::new(ArenaPool::new(0)));
+            assert_eq!(replay.record(first, count, &payload).is_ok(), fits, "{count} from {first} on");
+        }
     }
 }
