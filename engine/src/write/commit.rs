@@ -107,6 +107,10 @@ impl Writer {
         }
         let durability = request.durability;
         let (request, answer) = self.queue.commit(request);
+        if request.count == 0 && durability == Durability::Synced {
+            // Metadata alone has no number that tells whether it is on storage.
+            return (request.encoded, answer.and_then(|seqno| self.sync_all().map(|()| seqno)));
+        }
         (request.encoded, answer.and_then(|seqno| self.make_durable(seqno, durability)))
     }
 
@@ -126,6 +130,16 @@ impl Writer {
         let Some(wal) = &self.store.wal else { return self.store.health.check_write() };
         self.store.health.check_write()?;
         wal.sync_through(seqno).inspect_err(|error| self.store.health.fail("syncing the log", error))
+    }
+
+    /// Makes everything in the log durable, records of metadata alone included.
+    ///
+    /// # Errors
+    /// As [`sync_through`](Writer::sync_through).
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        self.store.health.check_write()?;
+        let Some(wal) = &self.store.wal else { return Ok(()) };
+        wal.sync_all().inspect_err(|error| self.store.health.fail("syncing the log", error))
     }
 
     /// Holds the caller back as long as the debt asks for.
