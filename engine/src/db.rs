@@ -267,20 +267,33 @@ impl DbHandle {
         if !self.store.health.close() {
             return Ok(());
         }
-        // Taking the commit lock waits for the write that is under way; the next one sees the database closed.
-        if let Some(writer) = &self.writer {
-            writer.with_state(|state| state.clear());
+        let unlogged: Vec<Arc<Tree>> = match &self.writer {
+            // Taking the commit lock waits for the write that is under way; the next one sees the database closed.
+            Some(writer) => writer.with_state(|state| state.close()),
+            None => Vec::new(),
+        };
+        if let Some(wal) = &self.store.wal {
+            wal.wake_tails();
         }
         if let Some(mut pool) = self.pool.lock().take() {
             pool.stop();
         }
-        let sealed = self.seal_files();
+        let sealed = self.flush_unlogged(&unlogged).and_then(|()| self.seal_files());
+        self.store.pin_for_iterators();
         for tree in self.store.live_trees() {
-            tree.clear(self.store.new_memtable(&tree.options()));
+            tree.clear(self.store.placeholder_memtable(&tree.options()));
         }
         self.store.trees.write().dropped.clear();
         drop(self.store.lock.lock().take());
         sealed
+    }
+
+    /// What was written without the log would be lost with its memtables.
+    fn flush_unlogged(&self, trees: &[Arc<Tree>]) -> Result<()> {
+        if self.store.health.has_failed() {
+            return Ok(());
+        }
+        trees.iter().try_for_each(|tree| crate::flush::flush_tree(&self.store, tree))
     }
 
     /// Makes the log durable and notes in the manifest how far it goes, so that later damage to either is told from a crash.

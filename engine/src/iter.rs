@@ -2,6 +2,7 @@
 
 use std::iter::FusedIterator;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::db::DbHandle;
 use crate::error::{Error, Result};
@@ -42,7 +43,14 @@ enum State {
 struct Opener {
     view: Arc<View>,
     seqno: SeqNo,
-    _db: Arc<DbHandle>,
+    db: Arc<DbHandle>,
+}
+
+impl Drop for Opener {
+    fn drop(&mut self) {
+        // Relaxed: a count that closing reads; see there.
+        self.db.store.iterators.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl OpenCursor for Opener {
@@ -55,7 +63,8 @@ impl OpenCursor for Opener {
 
 impl Iter {
     pub(crate) fn new(db: Arc<DbHandle>, view: Arc<View>, seqno: SeqNo, bounds: KeyBounds) -> Self {
-        Iter(State::Running(Box::new(RangeIter::new(Opener { view, seqno, _db: db }, bounds))))
+        db.store.iterators.fetch_add(1, Ordering::Relaxed);
+        Iter(State::Running(Box::new(RangeIter::new(Opener { view, seqno, db }, bounds))))
     }
 
     /// An iterator that gives `error` and ends.

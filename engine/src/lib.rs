@@ -14,6 +14,8 @@ mod cursor;
 mod db;
 mod error;
 mod flush;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod iter;
 mod key;
@@ -51,3 +53,8 @@ pub use options::{Compression, Durability, KeyspaceOptions, MIN_MEMORY_BYTES, Me
 pub use slice::Slice;
 pub use snapshot::Snapshot;
 pub use verify::Report;
+
+// The examples of the README are compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ReadmeDoctests;

@@ -32,7 +32,7 @@ impl Maintenance {
         }
         Ok(flush::flush_next(store)?
             || help(store)
-            || prepare_log(store)?
+            || prepare_log(store)
             || self.shorten_log()
             || self.compact_next()?
             || purge(store))
@@ -118,13 +118,13 @@ fn help(store: &Store) -> bool {
     false
 }
 
-fn prepare_log(store: &Store) -> Result<bool> {
-    let Some(wal) = &store.wal else { return Ok(false) };
-    if !wal.needs_spare() {
-        return Ok(false);
+fn prepare_log(store: &Store) -> bool {
+    let Some(wal) = store.wal.as_ref().filter(|wal| wal.needs_spare()) else { return false };
+    if let Err(error) = wal.prepare_spare() {
+        // Nothing is in doubt: the roll makes its segment itself, or is the one to fail.
+        tracing::warn!(%error, "preparing a log segment");
     }
-    wal.prepare_spare()?;
-    Ok(true)
+    true
 }
 
 /// Runs a job; that the database closes meanwhile, or the keyspace goes, is no failure.

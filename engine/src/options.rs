@@ -37,8 +37,10 @@ pub enum Compression {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum MemtableKind {
-    /// A skiplist of single entries (`crossbeam-skiplist`).
+    /// A B+ tree for one writer and readers without locks.
     #[default]
+    BTree,
+    /// A skiplist of single entries (`crossbeam-skiplist`): slower, and the measure the tree is tested against.
     SkipList,
 }
 

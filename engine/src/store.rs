@@ -49,6 +49,8 @@ pub(crate) struct Store {
     pub(crate) metadata: Metadata,
     pub(crate) flushes: TreeQueue,
     pub(crate) compactions: TreeQueue,
+    /// How many iterators are live.
+    pub(crate) iterators: AtomicUsize,
     /// Compactions whose parts idle threads can take.
     pub(crate) parts: Mutex<VecDeque<Arc<dyn Part>>>,
     /// The log kept for each durable change cursor; `None` for one that was lost.
@@ -105,6 +107,7 @@ impl Store {
             metadata: parts.metadata,
             flushes: TreeQueue::default(),
             compactions: TreeQueue::default(),
+            iterators: AtomicUsize::new(0),
             parts: Mutex::default(),
             cursors: Mutex::default(),
             lock: Mutex::new(Some(parts.lock)),
@@ -137,7 +140,15 @@ impl Store {
         }
     }
 
+    /// An empty memtable to write to. What it takes already counts, since all of its bytes are taken off again when it is flushed.
     pub(crate) fn new_memtable(&self, options: &KeyspaceOptions) -> Arc<Memtable> {
+        let memtable = self.placeholder_memtable(options);
+        self.grow_memtables(memtable.bytes());
+        memtable
+    }
+
+    /// A memtable that stays empty, in a tree that is dropped or closed; it does not count.
+    pub(crate) fn placeholder_memtable(&self, options: &KeyspaceOptions) -> Arc<Memtable> {
         Arc::new(Memtable::new(options.memtable, self.limits.memtable_bytes, &self.arenas))
     }
 
@@ -193,6 +204,13 @@ impl Store {
         }
     }
 
+    /// Opens every table that a live iterator may still need: after the close the directory may get another owner, who removes files as it likes.
+    pub(crate) fn pin_for_iterators(&self) {
+        if self.iterators.load(Ordering::Acquire) > 0 {
+            self.tables.open_all();
+        }
+    }
+
     /// Ends a snapshot, and lets dropped keyspaces go that no older snapshot can read any more.
     pub(crate) fn release_snapshot(&self, seqno: SeqNo) {
         self.snapshots.release(seqno);
@@ -217,7 +235,7 @@ impl Store {
     /// Lets go of a dropped tree's memtables and tables; the files go when the last reader does.
     fn discard(&self, tree: &Tree) {
         let view = tree.view_arc();
-        tree.clear(self.new_memtable(&tree.options()));
+        tree.clear(self.placeholder_memtable(&tree.options()));
         self.shrink_memtables(view.memtables().map(|memtable| memtable.bytes()).sum());
         for handle in view.version.tables() {
             handle.mark_obsolete();

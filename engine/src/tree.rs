@@ -1,7 +1,7 @@
 //! The LSM tree of one keyspace: what its handles, the commit path and the background share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
@@ -37,6 +37,8 @@ pub(crate) struct Tree {
     /// The compactions of this tree that are under way.
     pub(crate) running: Mutex<Vec<Running>>,
     pub(crate) amplification: Amplification,
+    /// Set by the first write that was not logged: closing must not lose it.
+    pub(crate) unlogged: AtomicBool,
     /// How hard this tree's debt presses on writers; see `write::pressure`.
     pub(crate) pressure: AtomicU64,
 }
@@ -59,6 +61,7 @@ impl Tree {
             flushing: Mutex::new(()),
             running: Mutex::default(),
             amplification: Amplification::default(),
+            unlogged: AtomicBool::new(false),
             pressure: AtomicU64::new(0),
         }
     }

@@ -21,7 +21,7 @@ pub(crate) struct ManualRequest {
     pub(crate) through_seqno: SeqNo,
     /// The next file number when the call began: tables from it on have been rewritten since, and are not again.
     pub(crate) below_number: u64,
-    /// Rewrite all tables of the bottom level, not only those with tombstones.
+    /// Rewrite all tables of the bottom level, not only those that may hold something to drop.
     pub(crate) rewrite_all: bool,
 }
 
@@ -48,7 +48,8 @@ impl ManualRequest {
     }
 
     fn rewrites(&self, table: &TableShape<'_>) -> bool {
-        let due = self.rewrite_all || table.meta.tombstones > 0;
+        // What was merged at the bottom has number 0. A table that was moved there as it is, or merged while a snapshot lived, may hold versions that no snapshot needs any more.
+        let due = self.rewrite_all || table.meta.tombstones > 0 || table.meta.max_seqno > 0;
         due && self.covers(table) && table.meta.number < self.below_number
     }
 }

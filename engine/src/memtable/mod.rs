@@ -4,12 +4,14 @@
 //! learned a sequence number (with acquire) from its publication (with release) finds every entry up to it.
 
 mod arena;
+mod btree;
 mod skiplist;
 #[cfg(test)]
 mod tests;
 
 use crate::table::filter::AtomicFilter;
 pub(crate) use arena::ArenaPool;
+use btree::{BTree, BTreeCursor};
 use skiplist::{SkipList, SkipListCursor};
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,6 +62,7 @@ trait Representation: Send + Sync + Sized + 'static {
 
 /// The representations, so that a call costs no indirection.
 enum Entries {
+    BTree(BTree),
     SkipList(SkipList),
 }
 
@@ -103,6 +106,7 @@ impl Memtable {
     /// An empty memtable, which takes a few KiB until it is written to. `expected_bytes` is the size at which it will be sealed.
     pub(crate) fn new(kind: MemtableKind, expected_bytes: usize, pool: &Arc<ArenaPool>) -> Self {
         let entries = match kind {
+            MemtableKind::BTree => Entries::BTree(BTree::new(pool)),
             MemtableKind::SkipList => Entries::SkipList(SkipList::new(pool)),
         };
         let filter_keys = (expected_bytes / EXPECTED_ENTRY_BYTES).max(FILTER_THRESHOLD.0);
@@ -114,6 +118,7 @@ impl Memtable {
     #[inline]
     pub(crate) fn insert(&self, key: &[u8], trailer: Trailer, value: &[u8]) {
         match &self.entries {
+            Entries::BTree(tree) => tree.insert(key, trailer, value, |tree| self.account(tree, key, trailer, value)),
             Entries::SkipList(list) => list.insert(key, trailer, value, |list| self.account(list, key, trailer, value)),
         }
     }
@@ -148,6 +153,7 @@ impl Memtable {
             return None;
         }
         match &self.entries {
+            Entries::BTree(tree) => tree.get(lookup),
             Entries::SkipList(list) => list.get(lookup),
         }
     }
@@ -169,6 +175,7 @@ impl Memtable {
     /// Memory held, in bytes: what the arena has reserved, nodes with the allocator's overhead (estimated), and the filter.
     pub(crate) fn bytes(&self) -> usize {
         let entries = match &self.entries {
+            Entries::BTree(tree) => tree.bytes(),
             Entries::SkipList(list) => list.bytes(),
         };
         size_of::<Self>() + entries + self.filter.get().map_or(0, AtomicFilter::memory_bytes)
@@ -220,18 +227,25 @@ impl std::fmt::Debug for Memtable {
 pub(crate) struct MemtableCursor(Position);
 
 enum Position {
+    BTree(BTreeCursor<Memtable>),
     SkipList(SkipListCursor<Memtable>),
 }
 
 impl MemtableCursor {
     /// A cursor that is not positioned yet.
     pub(crate) fn new(memtable: Arc<Memtable>) -> Self {
-        match memtable.entries {
-            Entries::SkipList(_) => MemtableCursor(Position::SkipList(SkipList::cursor(memtable, |memtable| {
-                let Entries::SkipList(list) = &memtable.entries;
-                list
-            }))),
-        }
+        MemtableCursor(match memtable.entries {
+            Entries::BTree(_) => Position::BTree(BTree::cursor(memtable, |memtable| match &memtable.entries {
+                Entries::BTree(tree) => tree,
+                Entries::SkipList(_) => unreachable!("a memtable never changes its representation"),
+            })),
+            Entries::SkipList(_) => {
+                Position::SkipList(SkipList::cursor(memtable, |memtable| match &memtable.entries {
+                    Entries::SkipList(list) => list,
+                    Entries::BTree(_) => unreachable!("a memtable never changes its representation"),
+                }))
+            }
+        })
     }
 }
 
@@ -239,11 +253,13 @@ impl MemtableCursor {
 macro_rules! delegate {
     ($self:ident.$call:ident($($argument:expr),*)) => {
         match &$self.0 {
+            Position::BTree(cursor) => cursor.$call($($argument),*),
             Position::SkipList(cursor) => cursor.$call($($argument),*),
         }
     };
     (mut $self:ident.$call:ident($($argument:expr),*)) => {
         match &mut $self.0 {
+            Position::BTree(cursor) => cursor.$call($($argument),*),
             Position::SkipList(cursor) => cursor.$call($($argument),*),
         }
     };

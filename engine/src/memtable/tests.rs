@@ -12,8 +12,10 @@ type Model = BTreeMap<(Vec<u8>, Reverse<Trailer>), Vec<u8>>;
 type ModelEntry<'a> = (&'a (Vec<u8>, Reverse<Trailer>), &'a Vec<u8>);
 type Found = Option<(Vec<u8>, Trailer, Vec<u8>)>;
 
-fn memtable(expected_bytes: usize) -> Arc<Memtable> {
-    Arc::new(Memtable::new(MemtableKind::SkipList, expected_bytes, &Arc::new(ArenaPool::new(0))))
+const KINDS: [MemtableKind; 2] = [MemtableKind::BTree, MemtableKind::SkipList];
+
+fn memtable(kind: MemtableKind, expected_bytes: usize) -> Arc<Memtable> {
+    Arc::new(Memtable::new(kind, expected_bytes, &Arc::new(ArenaPool::new(0))))
 }
 
 /// Keys that are empty, prefixes of each other, that tie in their first eight bytes, end in 0x00 or 0xff.
@@ -22,9 +24,9 @@ fn random_key(rng: &mut StdRng) -> Vec<u8> {
     (0..len).map(|i| if i < 7 { [b'a', 0xff][rng.random_range(0..2)] } else { [0, b'a', 0xff][i % 3] }).collect()
 }
 
-fn fill(seed: u64, count: u64) -> (Arc<Memtable>, Model) {
+fn fill(kind: MemtableKind, seed: u64, count: u64) -> (Arc<Memtable>, Model) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let (memtable, mut model) = (memtable(1 << 20), Model::new());
+    let (memtable, mut model) = (memtable(kind, 1 << 20), Model::new());
     for seqno in 1..=count {
         let key = random_key(&mut rng);
         let kind = if rng.random_bool(0.2) { ValueKind::Delete } else { ValueKind::Put };
@@ -59,9 +61,14 @@ fn around(key: &[u8]) -> Vec<Vec<u8>> {
 
 #[test]
 fn gets_and_seeks_agree_with_a_model() {
+    KINDS.into_iter().for_each(check_gets_and_seeks_agree_with_a_model);
+}
+
+fn check_gets_and_seeks_agree_with_a_model(kind: MemtableKind) {
+    println!("{kind:?}");
     for seed in 0..4 {
         println!("seed {seed}");
-        let (memtable, model) = fill(seed, 1500);
+        let (memtable, model) = fill(kind, seed, 1500);
         let mut cursor = MemtableCursor::new(Arc::clone(&memtable));
         let keys: Vec<_> =
             model.keys().flat_map(|(key, trailer)| around(key).into_iter().map(|k| (k, *trailer))).collect();
@@ -84,9 +91,14 @@ fn gets_and_seeks_agree_with_a_model() {
 
 #[test]
 fn cursors_walk_both_ways_and_turn_anywhere() {
+    KINDS.into_iter().for_each(check_cursors_walk_both_ways_and_turn_anywhere);
+}
+
+fn check_cursors_walk_both_ways_and_turn_anywhere(kind: MemtableKind) {
+    println!("{kind:?}");
     for seed in 10..14 {
         println!("seed {seed}");
-        let (memtable, model) = fill(seed, 700);
+        let (memtable, model) = fill(kind, seed, 700);
         let expected: Vec<Found> = model.iter().map(|pair| entry(Some(pair))).collect();
         let mut cursor = MemtableCursor::new(memtable);
         assert!(!cursor.valid());
@@ -124,10 +136,15 @@ fn cursors_walk_both_ways_and_turn_anywhere() {
 /// All orders of inserting five entries: every link in both directions is right after each insertion.
 #[test]
 fn every_insertion_order_links_both_ways() {
+    KINDS.into_iter().for_each(check_every_insertion_order_links_both_ways);
+}
+
+fn check_every_insertion_order_links_both_ways(kind: MemtableKind) {
+    println!("{kind:?}");
     let entries: [(&[u8], u64); 5] = [(b"", 1), (b"a", 4), (b"a", 2), (b"a\0", 3), (b"\xff", 5)];
     for order in 0..5usize.pow(5) {
         let order: Vec<usize> = (0..5).map(|i| order / 5usize.pow(i) % 5).collect();
-        let memtable = memtable(0);
+        let memtable = memtable(kind, 0);
         let mut model = Model::new();
         for &i in &order {
             let (key, seqno) = entries[i];
@@ -158,9 +175,14 @@ fn every_insertion_order_links_both_ways() {
 /// Each reader checks that everything at or below a published number is there, in both directions, while the writer goes on.
 #[test]
 fn readers_see_a_prefix_of_the_insertions() {
+    KINDS.into_iter().for_each(check_readers_see_a_prefix_of_the_insertions);
+}
+
+fn check_readers_see_a_prefix_of_the_insertions(kind: MemtableKind) {
+    println!("{kind:?}");
     const COUNT: u64 = 20_000;
     let key = |seqno: u64| (seqno.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20).to_be_bytes();
-    let memtable = memtable(100 * COUNT as usize);
+    let memtable = memtable(kind, 100 * COUNT as usize);
     let published = AtomicU64::new(0);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -202,7 +224,12 @@ fn readers_see_a_prefix_of_the_insertions() {
 
 #[test]
 fn the_filter_never_hides_a_key_and_spares_most_searches() {
-    let memtable = memtable(100 * 10_000);
+    KINDS.into_iter().for_each(check_the_filter_never_hides_a_key_and_spares_most_searches);
+}
+
+fn check_the_filter_never_hides_a_key_and_spares_most_searches(kind: MemtableKind) {
+    println!("{kind:?}");
+    let memtable = memtable(kind, 100 * 10_000);
     for seqno in 1..=10_000u64 {
         memtable.insert(&seqno.to_be_bytes(), Trailer::new(seqno, ValueKind::Put), b"");
         assert_eq!(memtable.filter.get().is_none(), seqno < FILTER_THRESHOLD.0 as u64);
@@ -217,7 +244,12 @@ fn the_filter_never_hides_a_key_and_spares_most_searches() {
 
 #[test]
 fn counters_tell_what_was_added() {
-    let memtable = memtable(1 << 20);
+    KINDS.into_iter().for_each(check_counters_tell_what_was_added);
+}
+
+fn check_counters_tell_what_was_added(kind: MemtableKind) {
+    println!("{kind:?}");
+    let memtable = memtable(kind, 1 << 20);
     assert!(memtable.is_empty() && memtable.bytes() < 4096);
     assert_eq!((memtable.first_seqno(), memtable.last_seqno()), (None, None));
     memtable.insert(b"key", Trailer::new(7, ValueKind::Put), b"value");
@@ -231,7 +263,12 @@ fn counters_tell_what_was_added() {
 
 #[test]
 fn cursors_keep_their_memtable_and_move_between_threads() {
-    let (memtable, model) = fill(99, 300);
+    KINDS.into_iter().for_each(check_cursors_keep_their_memtable_and_move_between_threads);
+}
+
+fn check_cursors_keep_their_memtable_and_move_between_threads(kind: MemtableKind) {
+    println!("{kind:?}");
+    let (memtable, model) = fill(kind, 99, 300);
     let mut cursor = MemtableCursor::new(Arc::clone(&memtable));
     cursor.seek_to_first().unwrap();
     let weak = Arc::downgrade(&memtable);
@@ -250,7 +287,12 @@ fn cursors_keep_their_memtable_and_move_between_threads() {
 
 #[test]
 fn the_longest_key_is_kept() {
-    let memtable = memtable(0);
+    KINDS.into_iter().for_each(check_the_longest_key_is_kept);
+}
+
+fn check_the_longest_key_is_kept(kind: MemtableKind) {
+    println!("{kind:?}");
+    let memtable = memtable(kind, 0);
     let key = vec![0xff; crate::MAX_KEY_BYTES];
     memtable.insert(&key, Trailer::new(MAX_SEQNO, ValueKind::Put), b"v");
     assert_eq!(memtable.get(&Lookup::new(&key, MAX_SEQNO)), Some((Trailer::new(MAX_SEQNO, ValueKind::Put), &b"v"[..])));

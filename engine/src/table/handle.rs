@@ -97,6 +97,27 @@ pub(crate) struct TableCache {
     purger: Arc<Purger>,
     totals: Arc<OpenTotals>,
     clock: Mutex<ClockRing>,
+    handles: Mutex<Registry>,
+    /// Set when the database closes under live iterators: from then on nothing is evicted.
+    keep_all: AtomicBool,
+}
+
+/// Every handle that may be live.
+#[derive(Debug, Default)]
+struct Registry {
+    handles: Vec<Weak<TableHandle>>,
+    /// The length at which handles that are gone are looked for next.
+    sweep_at: usize,
+}
+
+impl Registry {
+    fn add(&mut self, handle: &Arc<TableHandle>) {
+        if self.handles.len() >= self.sweep_at {
+            self.handles.retain(|handle| handle.strong_count() > 0);
+            self.sweep_at = (2 * self.handles.len()).max(64);
+        }
+        self.handles.push(Arc::downgrade(handle));
+    }
 }
 
 /// The open handles in a ring, for second-chance ("clock") eviction (Corbato, 1968).
@@ -129,6 +150,18 @@ impl TableCache {
             purger,
             totals: Arc::default(),
             clock: Mutex::default(),
+            handles: Mutex::default(),
+            keep_all: AtomicBool::new(false),
+        }
+    }
+
+    /// Opens every live table and keeps it open, so that who still reads needs the files' names no more. What cannot be opened now will fail when it is read.
+    pub(crate) fn open_all(&self) {
+        // Relaxed: an eviction that is under way closes a table that is opened again below, or fails when it is read.
+        self.keep_all.store(true, Ordering::Relaxed);
+        let handles: Vec<_> = self.handles.lock().handles.iter().filter_map(Weak::upgrade).collect();
+        for handle in handles {
+            let _opened = handle.table();
         }
     }
 
@@ -172,7 +205,7 @@ impl TableCache {
     /// Gives `handle`, which was just opened, a place; closes the table that had it.
     fn admit(&self, handle: &Arc<TableHandle>) {
         let mut ring = self.clock.lock();
-        if ring.places.len() < self.max_open_tables {
+        if ring.places.len() < self.max_open_tables || self.keep_all.load(Ordering::Relaxed) {
             ring.places.push(Arc::downgrade(handle));
             return;
         }
@@ -233,15 +266,17 @@ impl Deref for TableGuard {
 impl TableHandle {
     /// A handle of the table that `meta` describes. Opens nothing.
     pub(crate) fn new(meta: TableMeta, cache: Arc<TableCache>) -> Arc<Self> {
-        Arc::new(TableHandle {
+        let handle = Arc::new(TableHandle {
             meta,
-            cache,
+            cache: cache.clone(),
             table: ArcSwapOption::empty(),
             used: AtomicBool::new(false),
             obsolete: AtomicBool::new(false),
             blocks: AtomicU32::new(0),
             opening: Mutex::new(()),
-        })
+        });
+        cache.handles.lock().add(&handle);
+        handle
     }
 
     /// The table, opened if it is not. Without a lock when it is open.

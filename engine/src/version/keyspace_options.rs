@@ -38,6 +38,7 @@ pub(super) fn encode(options: &KeyspaceOptions, out: &mut Vec<u8>) {
     }
     let memtable = match options.memtable {
         MemtableKind::SkipList => 0,
+        MemtableKind::BTree => 1,
     };
     write_number(out, MEMTABLE, memtable);
 }
@@ -84,6 +85,7 @@ fn compression(n: u64) -> Result<Compression, String> {
 fn memtable(n: u64) -> Result<MemtableKind, String> {
     match n {
         0 => Ok(MemtableKind::SkipList),
+        1 => Ok(MemtableKind::BTree),
         n => Err(format!("unknown memtable kind {n}: written by a newer release?")),
     }
 }

@@ -1,6 +1,7 @@
 //! What the commit lock protects: the log's writing end, the last sequence number, and which memtable takes each keyspace's writes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::batch::{KeyspaceId, Op, Ops};
 use crate::error::{Error, Result};
@@ -26,12 +27,14 @@ pub(crate) struct CommitState {
     last_seqno: SeqNo,
     /// By keyspace id; `None` for dropped ones.
     slots: Vec<Option<Slot>>,
+    /// Whether the background knows that the log needs a segment.
+    spare_asked: bool,
 }
 
 impl CommitState {
     pub(crate) fn new(store: Arc<Store>, log: WalWriter) -> Self {
         let last_seqno = store.visible();
-        CommitState { store, log, last_seqno, slots: Vec::new() }
+        CommitState { store, log, last_seqno, slots: Vec::new(), spare_asked: false }
     }
 
     /// Writes to `tree` go to its active memtable from now on.
@@ -101,6 +104,10 @@ impl CommitState {
             let before_bytes = slot.active.bytes();
             slot.active.insert(key, Trailer::new(seqno, kind), value);
             let after_bytes = slot.active.bytes();
+            if !logged {
+                // Relaxed: read by the closing, which holds the commit lock before.
+                slot.tree.unlogged.store(true, Ordering::Relaxed);
+            }
             let wal_bytes = if logged { op_bytes } else { 0 };
             slot.tree.amplification.record_write((key.len() + value.len()) as u64, wal_bytes as u64);
             grown_bytes += after_bytes - before_bytes;
@@ -109,6 +116,16 @@ impl CommitState {
         }
         let total_bytes = self.store.grow_memtables(grown_bytes);
         Ok(full || total_bytes >= self.store.limits.write_buffer_bytes / 2)
+    }
+
+    /// Tells the background once when the log will soon need its next segment.
+    #[inline]
+    fn ask_for_spare(&mut self) {
+        let wanted = self.store.wal.as_ref().is_some_and(|wal| wal.needs_spare());
+        if wanted && !self.spare_asked {
+            self.store.signal.notify();
+        }
+        self.spare_asked = wanted;
     }
 
     /// After the log's publication: whoever sees an entry and then syncs the log has it on storage.
@@ -158,9 +175,16 @@ impl CommitState {
         self.store.flush_wanted(&slot.tree);
     }
 
-    /// Forgets every keyspace, so that nothing keeps the closed database's memory.
-    pub(crate) fn clear(&mut self) {
+    /// Takes no more writes: seals what was written without the log, and forgets every keyspace, so that nothing keeps the closed database's memory. Answers with the trees to flush.
+    pub(crate) fn close(&mut self) -> Vec<Arc<Tree>> {
+        let slots = self.slots.iter().flatten();
+        let unlogged: Vec<_> =
+            slots.map(|slot| slot.tree.clone()).filter(|tree| tree.unlogged.load(Ordering::Relaxed)).collect();
+        for tree in &unlogged {
+            self.seal(tree.id);
+        }
         self.slots.clear();
+        unlogged
     }
 }
 
@@ -177,6 +201,7 @@ impl Commit for CommitState {
         }
         let full = self.insert(&request.encoded, first, logged)?;
         self.last_seqno = last;
+        self.ask_for_spare();
         self.store.publish(last);
         self.log.publish(last);
         self.set_metadata(&request.encoded);

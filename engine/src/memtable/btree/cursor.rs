@@ -1,0 +1,221 @@
+//! Positions in the tree.
+
+use std::ptr::null;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
+
+use bytes::Bytes;
+
+use super::node::{Leaf, Order, Record, Target};
+use super::{BTree, Place};
+use crate::cursor::Cursor;
+use crate::error::Result;
+use crate::key::{SeqNo, Trailer, prefix_u64};
+
+/// How many entries ahead a cursor fetches.
+const AHEAD: usize = 2;
+
+/// What sorts before every entry of its key.
+const NEWEST: Trailer = Trailer(u64::MAX);
+
+impl Place {
+    /// Before the first entry of `leaf`, or behind its last.
+    fn at_end_of(leaf: *const Leaf, last: bool) -> Option<Place> {
+        // SAFETY: callers hand in null or a leaf of their tree.
+        let order = unsafe { leaf.as_ref()? }.keys.order();
+        Some(Place { leaf, order, position: if last { order.len() } else { 0 } })
+    }
+
+    #[inline]
+    fn leaf(&self) -> &Leaf {
+        // SAFETY: places are made of leaves of a tree that outlives them.
+        unsafe { &*self.leaf }
+    }
+
+    /// This place if an entry is there, else that of the first entry of the next leaf. (No leaf is empty.)
+    #[inline]
+    fn settled(self) -> Option<Place> {
+        if self.position < self.order.len() {
+            return Some(self);
+        }
+        Place::at_end_of(self.leaf().next.load(Acquire), false)
+    }
+
+    /// The place of the entry before this place.
+    #[inline]
+    fn before(self) -> Option<Place> {
+        if self.position > 0 {
+            return Some(Place { position: self.position - 1, ..self });
+        }
+        let previous = Place::at_end_of(self.leaf().previous.load(Acquire), true)?;
+        Some(Place { position: previous.position.checked_sub(1)?, ..previous })
+    }
+
+    #[inline]
+    fn record_at(&self, position: usize) -> *const Record {
+        self.leaf().keys.record_pointer(self.order.slot(position))
+    }
+
+    /// The first entry at or after this place.
+    #[inline]
+    pub(super) fn record(self) -> Option<*const Record> {
+        self.settled().map(|place| place.record_at(place.position))
+    }
+}
+
+/// A position in a [`BTree`] that keeps its owner alive.
+pub(crate) struct BTreeCursor<O> {
+    /// The entry it stands on; null when it is not valid.
+    record: *const Record,
+    prefix: u64,
+    /// Where that was at `version`.
+    place: Place,
+    version: u64,
+    /// Lies in `_owner`.
+    tree: *const BTree,
+    _owner: Arc<O>,
+}
+
+// SAFETY: the pointers lead into the tree, which is `Sync` and which `_owner` keeps alive wherever the cursor goes.
+unsafe impl<O: Send + Sync> Send for BTreeCursor<O> {}
+
+impl<O> BTreeCursor<O> {
+    /// A cursor over `tree`, which lies in `owner`; not positioned yet.
+    pub(super) fn new(owner: Arc<O>, tree: *const BTree) -> Self {
+        let place = Place { leaf: null(), order: Order::default(), position: 0 };
+        BTreeCursor { record: null(), prefix: 0, place, version: 0, tree, _owner: owner }
+    }
+
+    #[inline]
+    fn tree(&self) -> &'static BTree {
+        // SAFETY: `tree` was borrowed from `*_owner`, which an `Arc` neither moves nor frees while this cursor holds it. The lifetime is not really static: what is derived from it stays in
+        // this cursor, or is handed out bounded by a borrow of it.
+        unsafe { &*self.tree }
+    }
+
+    #[inline]
+    fn entry(&self) -> &Record {
+        debug_assert!(!self.record.is_null(), "the cursor is not valid");
+        // SAFETY: callers are valid, so `record` is a record of the tree, which lives as long as the tree.
+        unsafe { &*self.record }
+    }
+
+    #[inline]
+    fn stand_on(&mut self, place: Place, record: *const Record, version: u64) {
+        (self.place, self.record, self.version) = (place, record, version);
+        self.prefix = prefix_u64(self.entry().key());
+    }
+
+    /// Searches anew, and stands on what was found.
+    fn position(&mut self, search: impl Fn(&BTree) -> Option<Place>) {
+        let tree = self.tree();
+        let (found, version) = tree.read(|| search(tree).map(|place| (place, place.record_at(place.position))));
+        match found {
+            Some((place, record)) => self.stand_on(place, record, version),
+            None => self.record = null(),
+        }
+    }
+
+    /// One step from where the cursor stands, if no split came in between; `false` if one did.
+    #[inline]
+    fn try_step(&mut self, step: impl Fn(Place) -> Option<Place>, ahead: impl Fn(&Place) -> Option<usize>) -> bool {
+        let next = step(self.place);
+        let record = next.map_or(null(), |place| place.record_at(place.position));
+        let fetch = next.and_then(|place| ahead(&place).map(|position| place.record_at(position)));
+        if !self.tree().is_at(self.version) {
+            return false;
+        }
+        if let Some(fetch) = fetch {
+            Record::prefetch(fetch);
+        }
+        match next {
+            Some(place) => self.stand_on(place, record, self.version),
+            None => self.record = null(),
+        }
+        true
+    }
+}
+
+impl<O> Cursor for BTreeCursor<O> {
+    #[inline]
+    fn valid(&self) -> bool {
+        !self.record.is_null()
+    }
+
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.entry().key()
+    }
+
+    #[inline]
+    fn key_prefix(&self) -> u64 {
+        self.prefix
+    }
+
+    #[inline]
+    fn trailer(&self) -> Trailer {
+        self.entry().trailer
+    }
+
+    #[inline]
+    fn value(&self) -> &[u8] {
+        self.entry().value()
+    }
+
+    #[inline]
+    fn value_owner(&self) -> Option<&Bytes> {
+        None
+    }
+
+    fn seek_to_first(&mut self) -> Result<()> {
+        self.position(|tree| Place::at_end_of(tree.edge(false), false));
+        Ok(())
+    }
+
+    fn seek_to_last(&mut self) -> Result<()> {
+        self.position(|tree| Place::at_end_of(tree.edge(true), true)?.before());
+        Ok(())
+    }
+
+    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
+        let target = Target { key, trailer: Trailer::seek(seqno) };
+        self.position(|tree| tree.find(&target)?.settled());
+        Ok(())
+    }
+
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        let target = Target { key, trailer: NEWEST };
+        self.position(|tree| tree.find(&target)?.before());
+        Ok(())
+    }
+
+    #[inline]
+    fn next(&mut self) -> Result<()> {
+        let forward = |place: Place| Place { position: place.position + 1, ..place }.settled();
+        let ahead = |place: &Place| Some(place.position + AHEAD).filter(|&position| position < place.order.len());
+        if !self.try_step(forward, ahead) {
+            let (here, tree) = (std::ptr::from_ref(self.entry()), self.tree());
+            self.position(|_| {
+                // SAFETY: the record the cursor stands on, which lives as long as the tree.
+                let here = unsafe { &*here };
+                let place = tree.find(&Target { key: here.key(), trailer: here.trailer })?;
+                forward(place)
+            });
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn prev(&mut self) -> Result<()> {
+        let ahead = |place: &Place| place.position.checked_sub(AHEAD);
+        if !self.try_step(Place::before, ahead) {
+            let (here, tree) = (std::ptr::from_ref(self.entry()), self.tree());
+            self.position(|_| {
+                // SAFETY: the record the cursor stands on, which lives as long as the tree.
+                let here = unsafe { &*here };
+                tree.find(&Target { key: here.key(), trailer: here.trailer })?.before()
+            });
+        }
+        Ok(())
+    }
+}
