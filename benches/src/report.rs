@@ -52,6 +52,8 @@ pub struct Row {
     pub percentiles_us: [f64; 3],
     /// The longest latency sampled, in microseconds.
     pub max_us: f64,
+    /// CPU time an operation of the calling threads, in microseconds.
+    pub caller_cpu_us: f64,
     /// CPU time an operation, all threads, until idle, in microseconds.
     pub cpu_us: f64,
     /// Bytes written / user bytes, as the engine counts; `None` of workloads that only read, or if it does not count.
@@ -116,6 +118,7 @@ impl Row {
                 median(all(&|m| m.latencies.p999_us))?,
             ],
             max_us: median(all(&|m| m.latencies.max_us))?,
+            caller_cpu_us: median(all(&|m| m.caller_cpu_ns as f64 / 1e3 / m.ops as f64))?,
             cpu_us: median(all(&|m| m.cpu_ns as f64 / 1e3 / m.ops as f64))?,
             write_amplification: some(&|m| ratio(m.engine_write_bytes?, m.user_bytes)),
             device_write_amplification: some(&|m| ratio(m.device_write_bytes?, m.user_bytes)),
@@ -190,11 +193,13 @@ impl Report {
     fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n{:<13}{:<11}{:>10}{:>8}{:>9}{:>9}{:>9}{:>10}{:>10}{:>8}{:>8}{:>7}{:>8}{:>7}{:>8}{:>9}{:>9}",
+            "\n{:<13}{:<11}{:>10}{:>8}{:>9}{:>9}{:>9}{:>9}{:>9}{:>10}{:>10}{:>8}{:>8}{:>7}{:>8}{:>7}{:>8}{:>9}{:>9}",
             "workload",
             "engine",
             "kops/s",
             "spread",
+            "of floor",
+            "own us",
             "of floor",
             "p50 us",
             "p99 us",
@@ -213,8 +218,7 @@ impl Report {
             let floor = self.row(EngineKind::Floor, at);
             for &engine in &self.engines {
                 if let Some(row) = self.row(engine, at) {
-                    let of_floor = floor.as_ref().map(|floor| row.kops / floor.kops);
-                    row.line(f, workload.name(), engine.name(), of_floor)?;
+                    row.line(f, workload.name(), engine.name(), floor.as_ref())?;
                 }
             }
         }
@@ -224,7 +228,7 @@ impl Report {
     fn notes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\nkops/s: thousand operations a second over the phase, without the time to idle, which is `idle s`; CPU: of all threads, until idle. An operation of seekrandom is a seek and {} entries, of a scan an entry; all else is a put, get or delete.\n\
+            "\nkops/s: thousand operations a second over the phase, without the time to idle, which is `idle s`. own us: CPU time an operation of the calling threads, and its ratio, which bears up better when the machine does other work; CPU: of all threads, until idle. An operation of seekrandom is a seek and {} entries, of a scan an entry; all else is a put, get or delete.\n\
              Latencies: of 1 operation in 16, chosen at random, in the same pass; each is too long by the {:.0} ns of a reading of the clock. Longer ones than `max` may have gone unsampled.\n\
              Making keys and values, and checking every byte of every answer, is part of all figures, alike for all engines.\n\
              WA: bytes written / user bytes, log included, as the engine counts; dev WA: as the operating system counts (- without a device). SA: files / live data, logs and spare logs included; tab SA: tables alone.\n\
@@ -237,16 +241,18 @@ impl Report {
 }
 
 impl Row {
-    fn line(&self, f: &mut fmt::Formatter<'_>, workload: &str, engine: &str, of_floor: Option<f64>) -> fmt::Result {
+    fn line(&self, f: &mut fmt::Formatter<'_>, workload: &str, engine: &str, floor: Option<&Row>) -> fmt::Result {
         let [p50, p99, p999] = self.percentiles_us;
         // A file system in memory has no device to write to.
         let device = self.device_write_amplification.filter(|&wa| wa > 0.0);
         writeln!(
             f,
-            "{workload:<13}{engine:<11}{:>10.1}{:>7.0}%{:>9}{p50:>9.2}{p99:>9.2}{p999:>10.2}{:>10.1}{:>8.2}{:>8.2}{:>7}{:>8}{:>7.2}{:>8}{:>9}{:>9}",
+            "{workload:<13}{engine:<11}{:>10.1}{:>7.0}%{:>9}{:>9.2}{:>9}{p50:>9.2}{p99:>9.2}{p999:>10.2}{:>10.1}{:>8.2}{:>8.2}{:>7}{:>8}{:>7.2}{:>8}{:>9}{:>9}",
             self.kops,
             self.spread * 100.0,
-            or_dash(of_floor, 2),
+            or_dash(floor.map(|floor| self.kops / floor.kops), 2),
+            self.caller_cpu_us,
+            or_dash(floor.map(|floor| floor.caller_cpu_us / self.caller_cpu_us), 2),
             self.max_us,
             self.cpu_us,
             self.idle_seconds,
@@ -271,6 +277,7 @@ mod tests {
             seconds,
             idle_seconds: 0.5,
             latencies: Default::default(),
+            caller_cpu_ns: 1_000 * ops,
             cpu_ns: 2_000 * ops,
             user_bytes: 1000,
             device_write_bytes: Some(3000),
@@ -295,7 +302,7 @@ mod tests {
     fn rows_are_ratios_of_medians() {
         let runs = [measurement(1_000_000, 1.0), measurement(1_000_000, 4.0), measurement(1_000_000, 2.0)];
         let row = Row::of(&runs.iter().collect::<Vec<_>>()).unwrap();
-        assert_eq!((row.kops, row.spread, row.cpu_us), (500.0, 1.5, 2.0));
+        assert_eq!((row.kops, row.spread, row.caller_cpu_us, row.cpu_us), (500.0, 1.5, 1.0, 2.0));
         assert_eq!((row.write_amplification, row.device_write_amplification), (None, Some(3.0)));
         assert_eq!((row.space_amplification, row.table_space_amplification), (1.5, Some(1.1)));
         assert_eq!((row.peak_rss_mib, row.anonymous_mib), (Some(2.0), None));

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::data::{Dataset, Expected};
 use crate::engines::Engine;
 use crate::error::{Error, Result};
-use crate::measure::{Latencies, ProcessUsage, Recorder, directory_bytes};
+use crate::measure::{Latencies, ProcessUsage, Recorder, directory_bytes, thread_cpu_ns};
 use crate::settings::Settings;
 use crate::workloads::{Worker, Workload};
 
@@ -30,6 +30,8 @@ pub struct Measurement {
     pub idle_seconds: f64,
     /// Of a sample of the operations.
     pub latencies: Latencies,
+    /// CPU time of the threads that called the engine, in nanoseconds: what an operation costs its caller, whatever else the machine does.
+    pub caller_cpu_ns: u64,
     /// CPU time of all threads of the process until idle, in nanoseconds.
     pub cpu_ns: u64,
     /// Bytes of keys and values that were put (of deletes, the keys).
@@ -129,7 +131,7 @@ impl<E: Engine> Store<E> {
         ProcessUsage::reset_peak();
         let written_before = self.engine.accounts().written_bytes;
         let before = ProcessUsage::now();
-        let Done { ops, elapsed, recorder } = self.work(data, settings, workload)?;
+        let Done { ops, elapsed, caller_cpu_ns, recorder } = self.work(data, settings, workload)?;
         let idle_started = Instant::now();
         self.engine.settle()?;
         let idle = idle_started.elapsed();
@@ -147,6 +149,7 @@ impl<E: Engine> Store<E> {
             seconds: elapsed.as_secs_f64(),
             idle_seconds: idle.as_secs_f64(),
             latencies: recorder.latencies(),
+            caller_cpu_ns,
             cpu_ns: after.cpu_ns.saturating_sub(before.cpu_ns),
             user_bytes: ops * op_bytes,
             device_write_bytes: difference(after.device_write_bytes, before.device_write_bytes),
@@ -168,8 +171,9 @@ impl<E: Engine> Store<E> {
         let task = |number: u64| {
             let mut worker = Worker::new(&self.engine, data, settings, &progress, number);
             barrier.wait();
+            let started_ns = thread_cpu_ns();
             let ops = workload.work(&mut worker, self.expected, share(steps, number, threads));
-            (ops, worker.recorder)
+            (ops, thread_cpu_ns().saturating_sub(started_ns), worker.recorder)
         };
         let (elapsed, answers) = std::thread::scope(|scope| {
             let task = &task;
@@ -180,10 +184,11 @@ impl<E: Engine> Store<E> {
             (started.elapsed(), answers)
         });
         progress.finish_and_clear();
-        let mut done = Done { ops: 0, elapsed, recorder: Recorder::new(0) };
+        let mut done = Done { ops: 0, elapsed, caller_cpu_ns: 0, recorder: Recorder::new(0) };
         for answer in answers {
-            let (ops, recorder) = answer.map_err(|_| Error::engine(E::NAME, "panicked"))?;
+            let (ops, cpu_ns, recorder) = answer.map_err(|_| Error::engine(E::NAME, "panicked"))?;
             done.ops += ops?;
+            done.caller_cpu_ns += cpu_ns;
             done.recorder.add(&recorder);
         }
         Ok(done)
@@ -194,6 +199,7 @@ impl<E: Engine> Store<E> {
 struct Done {
     ops: u64,
     elapsed: Duration,
+    caller_cpu_ns: u64,
     recorder: Recorder,
 }
 

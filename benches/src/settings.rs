@@ -63,16 +63,16 @@ pub struct Settings {
     #[arg(long, default_value_t = 4096)]
     pub block_bytes: u32,
     /// How many random gets a read workload does [default: as many as there are keys]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub reads: Option<u64>,
     /// How many seeks seekrandom does [default: a tenth of the keys]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeks: Option<u64>,
     /// How many entries each seek reads
     #[arg(long, default_value_t = 10)]
     pub seek_entries: usize,
     /// How often the scan workloads go over everything
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub scan_passes: u64,
 }
 

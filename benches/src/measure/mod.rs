@@ -4,4 +4,4 @@ mod latency;
 mod process;
 
 pub use latency::{Latencies, Recorder};
-pub use process::{ProcessUsage, directory_bytes};
+pub use process::{ProcessUsage, directory_bytes, thread_cpu_ns};

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::error::{Error, Result};
 
 /// Readings of this process.
@@ -26,13 +28,12 @@ impl ProcessUsage {
     /// assert!(usage.cpu_ns > 0);
     /// ```
     pub fn now() -> Self {
-        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
         let kib = |name| field(&status, name).map(|kib| kib << 10);
         let cancelled = field(&io, "cancelled_write_bytes:").unwrap_or(0);
         ProcessUsage {
-            cpu_ns: (cpu.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(cpu.tv_nsec as u64),
+            cpu_ns: clock_ns(ClockId::ProcessCPUTime),
             peak_rss_bytes: kib("VmHWM:"),
             anonymous_bytes: kib("RssAnon:"),
             device_write_bytes: field(&io, "write_bytes:").map(|bytes| bytes.saturating_sub(cancelled)),
@@ -44,6 +45,17 @@ impl ProcessUsage {
         // proc(5): 5 resets the peak resident set size.
         let _ = fs::write("/proc/self/clear_refs", "5");
     }
+}
+
+/// CPU time of the calling thread, in nanoseconds.
+pub fn thread_cpu_ns() -> u64 {
+    clock_ns(ClockId::ThreadCPUTime)
+}
+
+fn clock_ns(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    // CPU clocks begin at zero and never go below.
+    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
 }
 
 /// The number after `name` at the start of a line.

@@ -31,6 +31,7 @@ fn every_workload_runs_and_counts_its_operations() {
         assert_eq!(measured.iter().map(|measured| measured.workload).collect::<Vec<_>>(), workloads);
         for measured in &measured {
             assert!(measured.ops > 0 && measured.seconds > 0.0 && measured.latencies.samples > 0, "{measured:?}");
+            assert!(measured.caller_cpu_ns > 0 && measured.caller_cpu_ns <= measured.cpu_ns, "{measured:?}");
             assert!(measured.disk_bytes > 0, "{measured:?}");
         }
         let ops_of = |at: usize| measured[at].ops;
