@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use siltstone::{Db, Durability, Error, Iter, Keyspace, SeqNo, Slice, Snapshot, WriteBatch};
+use siltstone::fs::SimFileSystem;
+use siltstone::{Db, Durability, Error, Iter, Keyspace, Options, SeqNo, Slice, Snapshot, WriteBatch};
 
 use crate::log::check_log;
 use crate::options::{Config, KEYSPACES};
@@ -281,10 +283,9 @@ impl Runner {
         self.snapshots.clear();
         self.iters.clear();
         self.keyspaces.clear();
-        let placeholder = self.path.with_extension("placeholder");
         // The field needs a database while the real one goes; nothing is ever written to this one.
-        let spare = self.config.options.clone().open(&placeholder).unwrap();
-        drop(std::mem::replace(&mut self.db, spare));
+        let placeholder = Options::new().file_system(Arc::new(SimFileSystem::new())).open("/placeholder").unwrap();
+        drop(std::mem::replace(&mut self.db, placeholder));
         self.reopen();
     }
 
