@@ -143,7 +143,7 @@ impl Db {
     /// # Errors
     /// `Io` if the sync fails: the database is read-only from then on. `ReadOnly`, `Closed`.
     pub fn sync(&self) -> Result<()> {
-        self.0.writer()?.sync_through(self.0.store.visible())
+        self.0.writer()?.sync_all()
     }
 
     /// Writes everything in memory to tables and waits for it.

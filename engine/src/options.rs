@@ -214,6 +214,7 @@ impl Options {
             memtable_bytes: self.memtable_bytes.unwrap_or(memory_bytes / 4),
             write_buffer_bytes: memory_bytes / 2,
             block_cache_bytes: self.block_cache_bytes.unwrap_or(memory_bytes / 4),
+            table_memory_bytes: memory_bytes / 8,
             wal_segment_bytes: self.wal_segment_bytes.unwrap_or((memory_bytes as u64 / 8).clamp(64 << 10, 64 << 20)),
             max_wal_bytes: self.max_wal_bytes.unwrap_or(memory_bytes as u64),
         }
@@ -228,6 +229,8 @@ pub(crate) struct Limits {
     /// All memtables together, active and sealed.
     pub(crate) write_buffer_bytes: usize,
     pub(crate) block_cache_bytes: usize,
+    /// What open tables hold on the heap.
+    pub(crate) table_memory_bytes: usize,
     /// A full-grown log segment.
     pub(crate) wal_segment_bytes: u64,
     /// The log, before the memtable that pins its oldest segment is flushed.

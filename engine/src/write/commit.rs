@@ -105,15 +105,18 @@ impl Writer {
         if let Err(error) = self.make_room(request.encoded.len()) {
             return (request.encoded, Err(error));
         }
-        let durability = request.durability;
+        let (durability, count) = (request.durability, request.count);
         let (request, answer) = self.queue.commit(request);
-        (request.encoded, answer.and_then(|seqno| self.make_durable(seqno, durability)))
+        (request.encoded, answer.and_then(|seqno| self.make_durable(seqno, count, durability)))
     }
 
     #[inline]
-    fn make_durable(&self, seqno: SeqNo, durability: Durability) -> Result<SeqNo> {
-        if durability == Durability::Synced {
-            self.sync_through(seqno)?;
+    fn make_durable(&self, seqno: SeqNo, count: u32, durability: Durability) -> Result<SeqNo> {
+        match (durability, count) {
+            (Durability::NoLog | Durability::Buffered, _) => {}
+            // Metadata alone has no number: the number before it says nothing about its record.
+            (Durability::Synced, 0) => self.sync_all()?,
+            (Durability::Synced, _) => self.sync_through(seqno)?,
         }
         Ok(seqno)
     }
@@ -126,6 +129,16 @@ impl Writer {
         let Some(wal) = &self.store.wal else { return self.store.health.check_write() };
         self.store.health.check_write()?;
         wal.sync_through(seqno).inspect_err(|error| self.store.health.fail("syncing the log", error))
+    }
+
+    /// Makes everything in the log durable, records of metadata alone included.
+    ///
+    /// # Errors
+    /// As [`sync_through`](Writer::sync_through).
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        self.store.health.check_write()?;
+        let Some(wal) = &self.store.wal else { return Ok(()) };
+        wal.sync_all().inspect_err(|error| self.store.health.fail("syncing the log", error))
     }
 
     /// Holds the caller back as long as the debt asks for.

@@ -1,0 +1,226 @@
+//! A batch as bytes that stand for themselves: keyspaces by name, so that they mean the same to another database. For sinks of one's own.
+//!
+//! `first seqno | number of names | (length | name)* | number of changes | change*`, where a change is `kind: u8 | index of its keyspace's name`, followed by `key length | key` for a delete (0), that and
+//! `value length | value` for a put (1), and nothing for the drop of a keyspace (16). All numbers but the kind are LEB128. Other kinds are left for later releases.
+
+use siltstone::{Change, ChangeBatch, KeyspaceName, Slice};
+
+use crate::error::{Error, Result};
+
+const KIND_DELETE: u8 = 0;
+const KIND_PUT: u8 = 1;
+const KIND_DROP_KEYSPACE: u8 = 16;
+
+/// The least a change takes, in bytes; bounds what is allocated for a count that was read.
+const MIN_CHANGE_BYTES: usize = 2;
+
+/// Why bytes are not a batch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// Nothing that [`encode`] ever makes.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// A kind of change that a newer release introduced.
+    #[error("a change of kind {0}, which this release does not know")]
+    UnknownKind(u8),
+}
+
+/// Appends the encoding of `batch` to `out`.
+///
+/// # Errors
+/// `InvalidArgument` for a kind of change that this release of the changelog does not know; `out` is left as it was.
+///
+/// ```
+/// use siltstone::{Change, ChangeBatch};
+/// use siltstone_changelog::codec;
+/// let put = Change::Put { keyspace: "words".into(), key: "silt".into(), value: "1".into() };
+/// let batch = ChangeBatch::new(7, vec![put])?;
+/// let mut bytes = Vec::new();
+/// codec::encode(&batch, &mut bytes)?;
+/// assert_eq!(codec::decode(&bytes).unwrap(), batch);
+/// # Ok::<(), siltstone_changelog::Error>(())
+/// ```
+pub fn encode(batch: &ChangeBatch, out: &mut Vec<u8>) -> Result<()> {
+    let start = out.len();
+    let names = names(batch);
+    write_number(out, batch.first_seqno());
+    write_number(out, names.len() as u64);
+    names.iter().for_each(|name| write_bytes(out, name.as_bytes()));
+    write_number(out, batch.changes().len() as u64);
+    let mut index = 0;
+    for change in batch.changes() {
+        // Runs of changes to one keyspace are the rule.
+        if names[index] != change.keyspace() {
+            index = names.iter().position(|name| *name == change.keyspace()).unwrap_or(0);
+        }
+        match change {
+            Change::Put { key, value, .. } => {
+                begin(out, KIND_PUT, index);
+                write_bytes(out, key);
+                write_bytes(out, value);
+            }
+            Change::Delete { key, .. } => {
+                begin(out, KIND_DELETE, index);
+                write_bytes(out, key);
+            }
+            Change::DropKeyspace { .. } => begin(out, KIND_DROP_KEYSPACE, index),
+            other => {
+                out.truncate(start);
+                return Err(Error::InvalidArgument(format!("a change that the log cannot hold yet: {other:?}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The batch that `bytes` stand for.
+///
+/// # Errors
+/// See [`DecodeError`]; never a panic, whatever the bytes.
+pub fn decode(bytes: &[u8]) -> Result<ChangeBatch, DecodeError> {
+    let mut input = Input(bytes);
+    let first_seqno = input.number()?;
+    let name_count = input.number()?;
+    let mut names: Vec<KeyspaceName> = Vec::new();
+    for _ in 0..name_count {
+        let name = std::str::from_utf8(input.bytes()?).map_err(|_| DecodeError::Malformed("a name is not UTF-8"))?;
+        names.push(name.into());
+    }
+    let change_count = input.number()?;
+    let capacity = usize::try_from(change_count).unwrap_or(usize::MAX).min(input.0.len() / MIN_CHANGE_BYTES);
+    let mut changes = Vec::with_capacity(capacity);
+    for _ in 0..change_count {
+        changes.push(input.change(&names)?);
+    }
+    if !input.0.is_empty() {
+        return Err(DecodeError::Malformed("bytes behind the last change"));
+    }
+    ChangeBatch::new(first_seqno, changes).map_err(|_| DecodeError::Malformed("impossible sequence numbers"))
+}
+
+/// The distinct keyspaces of a batch, in order of appearance: few, so a list does.
+fn names(batch: &ChangeBatch) -> Vec<&KeyspaceName> {
+    let mut names: Vec<&KeyspaceName> = Vec::new();
+    for change in batch.changes() {
+        let name = change.keyspace();
+        if names.last() != Some(&name) && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn begin(out: &mut Vec<u8>, kind: u8, index: usize) {
+    out.push(kind);
+    write_number(out, index as u64);
+}
+
+fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    write_number(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn write_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// What is left to decode.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn byte(&mut self) -> Result<u8, DecodeError> {
+        let (&byte, rest) = self.0.split_first().ok_or(DecodeError::Malformed("cut off"))?;
+        self.0 = rest;
+        Ok(byte)
+    }
+
+    fn number(&mut self) -> Result<u64, DecodeError> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            if shift == 63 && byte > 1 {
+                break;
+            }
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(DecodeError::Malformed("a number of more than 64 bits"))
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+        let len = usize::try_from(self.number()?).unwrap_or(usize::MAX);
+        let (bytes, rest) = self.0.split_at_checked(len).ok_or(DecodeError::Malformed("cut off"))?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    fn slice(&mut self) -> Result<Slice, DecodeError> {
+        self.bytes().map(Slice::copy_from_slice)
+    }
+
+    fn change(&mut self, names: &[KeyspaceName]) -> Result<Change, DecodeError> {
+        let kind = self.byte()?;
+        // Before the rest of it: only the kinds known here are known to begin with a name.
+        if !matches!(kind, KIND_PUT | KIND_DELETE | KIND_DROP_KEYSPACE) {
+            return Err(DecodeError::UnknownKind(kind));
+        }
+        let index = usize::try_from(self.number()?).unwrap_or(usize::MAX);
+        let keyspace = names.get(index).ok_or(DecodeError::Malformed("a keyspace without a name"))?.clone();
+        Ok(match kind {
+            KIND_PUT => Change::Put { keyspace, key: self.slice()?, value: self.slice()? },
+            KIND_DELETE => Change::Delete { keyspace, key: self.slice()? },
+            _ => Change::DropKeyspace { keyspace },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch() -> ChangeBatch {
+        let put = |name: &str, value: &[u8]| Change::Put {
+            keyspace: name.into(),
+            key: Slice::from(b"key"),
+            value: Slice::copy_from_slice(value),
+        };
+        let delete = Change::Delete { keyspace: "größe".into(), key: Slice::from(b"") };
+        let drop = Change::DropKeyspace { keyspace: "a".into() };
+        ChangeBatch::new(300, vec![put("a", b""), put("größe", &[7; 200]), put("a", b"v"), delete, drop]).unwrap()
+    }
+
+    #[test]
+    fn batches_round_trip() {
+        let mut bytes = vec![1, 2, 3];
+        encode(&batch(), &mut bytes).unwrap();
+        assert_eq!(decode(&bytes[3..]).unwrap(), batch());
+    }
+
+    #[test]
+    fn every_truncation_is_refused_and_every_flip_decodes_or_gives_a_reason() {
+        let mut bytes = Vec::new();
+        encode(&batch(), &mut bytes).unwrap();
+        for len in 0..bytes.len() {
+            assert!(decode(&bytes[..len]).is_err(), "{len} bytes");
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(decode(&flipped).ok(), Some(batch()), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_later_kind_says_so_and_a_huge_count_allocates_nothing() {
+        assert_eq!(decode(&[1, 1, 1, b'k', 1, 2, 0, 0]), Err(DecodeError::UnknownKind(2)));
+        let huge = [1, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
+        assert_eq!(decode(&huge), Err(DecodeError::Malformed("cut off")));
+    }
+}

@@ -1,0 +1,237 @@
+//! [`Restore`]: a database from a log.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use siltstone::fs::{FileSystem, OsFileSystem};
+use siltstone::{Change, ChangeBatch, Db, KeyspaceName, KeyspaceOptions, Options, WriteBatch};
+
+use crate::error::{Error, Result};
+use crate::position::Position;
+use crate::sink::Source;
+
+/// The metadata entry that holds the source's position after the last batch that was applied, in a database that is being restored and after.
+pub const SOURCE_POSITION: &str = "changelog/source position";
+
+/// The metadata entry that a database has while it is being restored.
+const RESTORING: &str = "changelog/restoring";
+
+/// How many bytes of keys and values, or batches, lie between two reports of progress.
+const REPORT_BYTES: u64 = 1 << 20;
+const REPORT_BATCHES: u64 = 4096;
+
+/// How far a restore has got.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Batches applied by this run.
+    pub batches: u64,
+    /// Changes in them.
+    pub changes: u64,
+    /// Bytes of keys and values in them.
+    pub user_bytes: u64,
+    /// The position after the last of them.
+    pub position: Position,
+    /// The end of the log, as of when the run began.
+    pub newest: Position,
+}
+
+/// Restores a database from a source: every batch is applied with the sequence numbers it had, together with the position after it, so that data and position cannot disagree whenever the machine stops.
+///
+/// The directory must be empty or missing, or hold a restore that was interrupted, which then goes on.
+///
+/// ```
+/// # let scratch = tempfile::tempdir().unwrap();
+/// # let (local, again) = (scratch.path().join("local"), scratch.path().join("again"));
+/// use siltstone_changelog::{MemorySink, Restore, ShipOptions, ship};
+/// let db = siltstone::Db::open(&local)?;
+/// let sink = MemorySink::new();
+/// let shipper = ship(&db, sink.clone(), ShipOptions::new())?;
+/// db.keyspace("words", Default::default())?.put("silt", "1")?;
+/// let end = shipper.stop()?;
+///
+/// let restore = Restore::new(sink.source()).into(&again).on_progress(|progress| println!("{} batches", progress.batches));
+/// let (restored, position) = restore.run()?;
+/// assert_eq!((restored.last_seqno(), position), (db.last_seqno(), end));
+/// # Ok::<(), siltstone_changelog::Error>(())
+/// ```
+#[must_use = "a restore does nothing until it is run"]
+pub struct Restore<S> {
+    source: S,
+    directory: PathBuf,
+    options: Options,
+    /// Overrides that of the options, which cannot be asked for theirs.
+    file_system: Option<Arc<dyn FileSystem>>,
+    keyspaces: HashMap<KeyspaceName, KeyspaceOptions>,
+    allow_partial: bool,
+    on_progress: Option<Box<dyn FnMut(&Progress)>>,
+}
+
+impl<S: Source> Restore<S> {
+    /// A restore from `source`; say where [`into`](Restore::into).
+    pub fn new(source: S) -> Self {
+        Restore {
+            source,
+            directory: PathBuf::new(),
+            options: Options::new(),
+            file_system: None,
+            keyspaces: HashMap::new(),
+            allow_partial: false,
+            on_progress: None,
+        }
+    }
+
+    /// The directory to restore into.
+    #[allow(clippy::should_implement_trait, reason = "a builder's step, not a conversion")]
+    pub fn into(self, directory: impl AsRef<Path>) -> Self {
+        let options = self.options.clone();
+        self.into_with(directory, options)
+    }
+
+    /// The directory to restore into, and the options to open the database with. For a filesystem other than the system's say so to [`file_system`](Restore::file_system) too.
+    pub fn into_with(mut self, directory: impl AsRef<Path>, options: Options) -> Self {
+        self.directory = directory.as_ref().to_owned();
+        self.options = options;
+        self
+    }
+
+    /// Where the database will live; default that of the options.
+    pub fn file_system(mut self, file_system: Arc<dyn FileSystem>) -> Self {
+        self.file_system = Some(file_system);
+        self
+    }
+
+    /// The options that keyspace `name` is created with: they are not in the log.
+    pub fn keyspace_options(mut self, name: impl AsRef<str>, options: KeyspaceOptions) -> Self {
+        self.keyspaces.insert(name.as_ref().into(), options);
+        self
+    }
+
+    /// Whether a log that begins in the middle is restored as far as it goes (default: no).
+    pub fn allow_partial(mut self, allow: bool) -> Self {
+        self.allow_partial = allow;
+        self
+    }
+
+    /// Calls `report` about every MiB of keys and values, and at the end.
+    pub fn on_progress(mut self, report: impl FnMut(&Progress) + 'static) -> Self {
+        self.on_progress = Some(Box::new(report));
+        self
+    }
+
+    /// Restores everything up to the end of the log and makes it durable; the database, open, and the position it stands for.
+    ///
+    /// # Errors
+    /// `NotEmpty`; `InvalidArgument` if no directory was given; `Partial` if the log does not begin at the first change; whatever the source says; errors of the database. What was restored by then stays, and
+    /// another run goes on from there.
+    pub fn run(mut self) -> Result<(Db, Position)> {
+        if self.directory.as_os_str().is_empty() {
+            return Err(Error::InvalidArgument("a restore needs a directory: say where with `into`".to_owned()));
+        }
+        let mut options = self.options.clone();
+        match &self.file_system {
+            Some(fs) => {
+                check_directory(&**fs, &self.directory)?;
+                options = options.file_system(fs.clone());
+            }
+            None => check_directory(&OsFileSystem, &self.directory)?,
+        }
+        let (oldest, newest) = self.source.bounds()?;
+        let db = options.open(&self.directory)?;
+        let position = self.begin(&db)?.unwrap_or(oldest);
+        let progress = Progress { batches: 0, changes: 0, user_bytes: 0, position, newest };
+        let position = self.apply_all(&db, progress)?;
+        let mut done = WriteBatch::new();
+        done.metadata(RESTORING, None::<&str>).metadata(SOURCE_POSITION, Some(position.as_bytes()));
+        db.write(done)?;
+        db.sync()?;
+        Ok((db, position))
+    }
+
+    /// Marks an empty database as being restored; where an interrupted restore had got.
+    fn begin(&self, db: &Db) -> Result<Option<Position>> {
+        if db.metadata(RESTORING).is_some() {
+            return db.metadata(SOURCE_POSITION).map(Position::from_bytes).transpose();
+        }
+        if db.last_seqno() > 0 || !db.keyspaces().is_empty() || db.metadata(SOURCE_POSITION).is_some() {
+            let reason = "it holds a database that is not an interrupted restore".to_owned();
+            return Err(Error::NotEmpty { directory: self.directory.clone(), reason });
+        }
+        let mut begun = WriteBatch::new();
+        begun.metadata(RESTORING, Some("1"));
+        db.write(begun)?;
+        Ok(None)
+    }
+
+    fn apply_all(&mut self, db: &Db, mut progress: Progress) -> Result<Position> {
+        let mut opened = HashSet::new();
+        let mut reported = (0, 0);
+        for batch in self.source.read(&progress.position)? {
+            let (position, batch) = batch?;
+            if db.last_seqno() == 0 && batch.first_seqno() > 1 && !self.allow_partial {
+                return Err(Error::Partial {
+                    first: batch.first_seqno(),
+                    hint: "allow a partial restore, to get what there is",
+                });
+            }
+            self.open_keyspaces(db, &batch, &mut opened)?;
+            db.apply(&batch, &[(SOURCE_POSITION, position.as_bytes())])?;
+            progress.batches += 1;
+            progress.changes += batch.changes().len() as u64;
+            progress.user_bytes += batch.user_bytes();
+            progress.position = position;
+            if progress.user_bytes - reported.0 >= REPORT_BYTES || progress.batches - reported.1 >= REPORT_BATCHES {
+                reported = (progress.user_bytes, progress.batches);
+                self.report(&progress);
+            }
+        }
+        self.report(&progress);
+        Ok(progress.position)
+    }
+
+    fn report(&mut self, progress: &Progress) {
+        if let Some(report) = &mut self.on_progress {
+            report(progress);
+        }
+    }
+
+    /// Creates the keyspaces that have options of their own before the batch would create them with the default ones.
+    fn open_keyspaces(&self, db: &Db, batch: &ChangeBatch, opened: &mut HashSet<KeyspaceName>) -> Result<()> {
+        if self.keyspaces.is_empty() || batch.last_seqno() <= db.last_seqno() {
+            return Ok(());
+        }
+        for change in batch.changes() {
+            let name = change.keyspace();
+            if matches!(change, Change::DropKeyspace { .. }) {
+                opened.remove(name);
+            } else if let Some(options) = self.keyspaces.get(name)
+                && !opened.contains(name)
+            {
+                db.keyspace(name, options.clone())?;
+                opened.insert(name.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a directory with files that are not a database's, before anything is created in it. Whether a database is one that may be restored into is for the database to say.
+fn check_directory(fs: &dyn FileSystem, directory: &Path) -> Result<()> {
+    let entries = match fs.read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::io("listing the directory", directory))?,
+    };
+    let known = |name: &str| {
+        let prefixes = ["LOCK", "CURRENT", "MANIFEST-"];
+        let suffixes = [".wal", ".spare", ".table"];
+        prefixes.iter().any(|prefix| name.starts_with(prefix)) || suffixes.iter().any(|suffix| name.ends_with(suffix))
+    };
+    match entries.iter().find(|entry| !known(&entry.name)) {
+        None => Ok(()),
+        Some(entry) => {
+            Err(Error::NotEmpty { directory: directory.to_owned(), reason: format!("it holds {:?}", entry.name) })
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Where shipping begins: the database's cursor and the sink have to agree.
+
+use siltstone::{Db, SeqNo};
+
+use super::options::ShipOptions;
+use crate::error::{Error, Result};
+use crate::position::Position;
+use crate::restore::SOURCE_POSITION;
+use crate::sink::Sink;
+
+/// The metadata entry that holds the sink's position for a cursor.
+pub(super) fn position_entry(cursor: &str) -> String {
+    format!("changelog/{cursor}/position")
+}
+
+/// The first sequence number to ship, and the position stored with it.
+pub(super) fn find(db: &Db, sink: &mut dyn Sink, options: &ShipOptions) -> Result<(SeqNo, Option<Position>)> {
+    let held = sink.last_seqno()?;
+    let last = db.last_seqno();
+    if let Some(held) = held.filter(|&held| held > last) {
+        return Err(Error::Mismatch(format!(
+            "the sink goes up to sequence number {held}, the database only to {last}: restore it from the sink first"
+        )));
+    }
+    let position = match db.metadata(&position_entry(&options.cursor)) {
+        Some(bytes) => Some(Position::from_bytes(bytes)?),
+        None => None,
+    };
+    let Some(next) = db.change_cursor(&options.cursor) else {
+        return Ok((first_start(db, held, options)?, None));
+    };
+    match held {
+        Some(held) if held + 1 < next && position.is_some() => Err(Error::Mismatch(format!(
+            "sequence number {} was acknowledged, but the sink only goes up to {held}: it is another one, or it lost data",
+            next - 1
+        ))),
+        Some(held) => Ok((next.max(held + 1), position)),
+        None => Ok((next, position)),
+    }
+}
+
+fn first_start(db: &Db, held: Option<SeqNo>, options: &ShipOptions) -> Result<SeqNo> {
+    let oldest = match db.changes(1) {
+        Ok(_) => 1,
+        Err(siltstone::Error::NotRetained { oldest, .. }) => oldest,
+        Err(error) => return Err(error.into()),
+    };
+    match held {
+        // The cursor is on storage before the first batch is sent: without one, only a restore explains what the sink holds.
+        Some(held) if held > 0 && db.metadata(SOURCE_POSITION).is_none() => Err(Error::Mismatch(format!(
+            "the sink goes up to sequence number {held}, but the database was neither restored from it nor shipped to it under the cursor {:?}",
+            options.cursor
+        ))),
+        Some(held) if held > 0 && oldest <= held + 1 => Ok(held + 1),
+        Some(held) if held > 0 => Err(Error::NotRetained { requested: held + 1, oldest }),
+        _ if oldest > 1 && !options.allow_partial => {
+            let hint = "ship before the first flush of the database, or allow a partial log";
+            Err(Error::Partial { first: oldest, hint })
+        }
+        _ => Ok(oldest),
+    }
+}

@@ -1,0 +1,89 @@
+//! The two ends of a shipped log.
+
+use siltstone::{ChangeBatch, SeqNo};
+
+use crate::error::Result;
+use crate::position::Position;
+
+/// What a [`Source`] reads: each batch with the position *after* it, from which reading it on gives the next batch.
+pub type Batches = Box<dyn Iterator<Item = Result<(Position, ChangeBatch)>> + Send>;
+
+/// Where a mutation log is shipped to.
+///
+/// Delivery is at least once: after a crash batches come again that the sink already has. A sink skips them by their sequence numbers, which only grow, or lets its source do so.
+///
+/// ```
+/// use siltstone_changelog::{Position, Result, Sink};
+/// /// Counts what it is given.
+/// struct Counter(u64);
+/// impl Sink for Counter {
+///     fn append(&mut self, batch: &siltstone::ChangeBatch) -> Result<()> {
+///         self.0 += batch.changes().len() as u64;
+///         Ok(())
+///     }
+///     fn flush(&mut self) -> Result<Position> {
+///         Position::from_bytes(self.0.to_string())
+///     }
+/// }
+/// ```
+pub trait Sink: Send {
+    /// Takes a batch, all of it or none; it need not be durable before [`flush`](Sink::flush). Batches come in the order of their sequence numbers.
+    ///
+    /// # Errors
+    /// Whatever goes wrong. After a [retryable](crate::Error::is_retryable) one the same batch is appended again.
+    fn append(&mut self, batch: &ChangeBatch) -> Result<()>;
+
+    /// Makes everything appended so far acknowledged and durable; the position after it.
+    ///
+    /// # Errors
+    /// Whatever goes wrong. After a retryable one `flush` is called again: the sink keeps what it took.
+    fn flush(&mut self) -> Result<Position>;
+
+    /// The last sequence number the sink holds, 0 if it is empty, or `None` if it cannot tell (the default). A sink that can tell is protected against being used with the wrong database, and is not
+    /// sent again what it has.
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    fn last_seqno(&mut self) -> Result<Option<SeqNo>> {
+        Ok(None)
+    }
+}
+
+/// Where a shipped log is read back.
+pub trait Source {
+    /// The oldest position that can be read from, and the newest: the end of what is durable now.
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    fn bounds(&self) -> Result<(Position, Position)>;
+
+    /// The batches from `from` on, in order, to the end of what is there. An error is an item, and the last one.
+    ///
+    /// # Errors
+    /// `PositionOutOfRange`, or whatever goes wrong.
+    fn read(&self, from: &Position) -> Result<Batches>;
+}
+
+impl<S: Sink + ?Sized> Sink for Box<S> {
+    fn append(&mut self, batch: &ChangeBatch) -> Result<()> {
+        (**self).append(batch)
+    }
+
+    fn flush(&mut self) -> Result<Position> {
+        (**self).flush()
+    }
+
+    fn last_seqno(&mut self) -> Result<Option<SeqNo>> {
+        (**self).last_seqno()
+    }
+}
+
+impl<S: Source + ?Sized> Source for Box<S> {
+    fn bounds(&self) -> Result<(Position, Position)> {
+        (**self).bounds()
+    }
+
+    fn read(&self, from: &Position) -> Result<Batches> {
+        (**self).read(from)
+    }
+}

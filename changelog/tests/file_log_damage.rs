@@ -1,0 +1,176 @@
+//! The file log against torn tails, flipped bits and missing files.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::{file_sink, file_source, log_path, put, read_all};
+use siltstone::ChangeBatch;
+use siltstone::fs::{Fault, FaultFileSystem, Op, SimFileSystem};
+use siltstone_changelog::{Error, FileSink, FileSinkOptions, Position, Sink, Source};
+
+fn segments(fs: &SimFileSystem) -> Vec<PathBuf> {
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
+    fs.paths().into_iter().filter(|path| path.starts_with(log_path()) && is_segment(path)).collect()
+}
+
+fn batches(count: u64) -> Vec<ChangeBatch> {
+    (1..=count).map(|seqno| put(seqno, "value")).collect()
+}
+
+/// A closed log of `count` batches, flushed one by one.
+fn written(count: u64, segment_bytes: u64) -> SimFileSystem {
+    let fs = SimFileSystem::new();
+    let mut sink = file_sink(&fs, segment_bytes).unwrap();
+    for batch in batches(count) {
+        sink.append(&batch).unwrap();
+        sink.flush().unwrap();
+    }
+    fs
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_is_the_end_and_is_repaired() {
+    let fs = SimFileSystem::new();
+    let mut sink = file_sink(&fs, 1 << 20).unwrap();
+    let path = &segments(&fs)[0];
+    for batch in batches(3) {
+        sink.append(&batch).unwrap();
+    }
+    sink.flush().unwrap();
+    let whole = fs.read(path).unwrap();
+    sink.append(&put(4, "torn")).unwrap();
+    sink.flush().unwrap();
+    drop(sink);
+    let longer = fs.read(path).unwrap();
+    // The last mark is not part of the last record.
+    let record_end = longer.len() - 16;
+    for len in whole.len()..record_end {
+        let torn = SimFileSystem::new();
+        torn.write(path, &longer[..len]).unwrap();
+        assert_eq!(read_all(&file_source(&torn)).unwrap(), batches(3), "{len} bytes: read");
+        let mut sink = file_sink(&torn, 1 << 20).unwrap();
+        assert_eq!(sink.last_seqno().unwrap(), Some(3), "{len} bytes");
+        sink.append(&put(3, "a duplicate")).unwrap();
+        sink.append(&put(4, "again")).unwrap();
+        sink.flush().unwrap();
+        let mut expected = batches(3);
+        expected.push(put(4, "again"));
+        assert_eq!(read_all(&file_source(&torn)).unwrap(), expected, "{len} bytes: written on");
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_an_error_or_changes_nothing() {
+    let fs = written(5, 150);
+    let files = segments(&fs);
+    assert!(files.len() >= 2, "sealed segments and a last one");
+    let mut errors = 0;
+    for path in &files {
+        let bytes = fs.read(path).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let damaged = fs.crash_clone(siltstone::fs::Keep::All, 0);
+            damaged.flip_bit(path, (bit / 8) as u64, (bit % 8) as u32).unwrap();
+            match read_all(&file_source(&damaged)) {
+                Ok(read) => assert_eq!(read, batches(5), "{} bit {bit}", path.display()),
+                Err(Error::Corruption { file, .. } | Error::UnsupportedVersion { file, .. }) => {
+                    assert_eq!(&file, path);
+                    errors += 1;
+                }
+                Err(other) => panic!("{} bit {bit}: {other}", path.display()),
+            }
+            // The sink reads the last segment only; it may refuse, but never writes on after damage to data.
+            if let Ok(mut sink) = file_sink(&damaged, 150)
+                && path == files.last().unwrap()
+            {
+                assert_eq!(sink.last_seqno().unwrap(), Some(5), "{} bit {bit}", path.display());
+            }
+        }
+    }
+    assert!(errors > 1000, "{errors} flips were noticed");
+}
+
+#[test]
+fn a_missing_segment_is_damage_and_a_missing_beginning_moves_the_bounds() {
+    let fs = written(12, 150);
+    let files = segments(&fs);
+    assert!(files.len() >= 4);
+    let without = |path: &Path| {
+        let fs = fs.crash_clone(siltstone::fs::Keep::All, 0);
+        siltstone::fs::FileSystem::remove_file(&fs, path).unwrap();
+        fs
+    };
+    assert!(matches!(read_all(&file_source(&without(&files[1]))), Err(Error::Corruption { .. })));
+    let source = file_source(&without(&files[0]));
+    let zero = Position::from_bytes("0").unwrap();
+    assert!(matches!(source.read(&zero), Err(Error::PositionOutOfRange { .. })));
+    let rest = read_all(&source).unwrap();
+    assert_eq!(rest, batches(12)[12 - rest.len()..]);
+}
+
+#[test]
+fn reading_goes_on_from_every_position_and_from_no_other_place() {
+    let fs = written(6, 150);
+    let source = file_source(&fs);
+    let (oldest, newest) = source.bounds().unwrap();
+    let all: Vec<_> = source.read(&oldest).unwrap().collect::<Result<_, _>>().unwrap();
+    assert_eq!(all.last().unwrap().0, newest);
+    for (at, (position, _)) in all.iter().enumerate() {
+        let rest: Vec<_> = source.read(position).unwrap().collect::<Result<_, _>>().unwrap();
+        assert_eq!(rest, all[at + 1..], "from {position}");
+    }
+    for bad in ["1", "x", "99999"] {
+        assert!(source.read(&Position::from_bytes(bad).unwrap()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_reader_follows_a_writer_over_segments() {
+    let fs = SimFileSystem::new();
+    let mut sink = file_sink(&fs, 150).unwrap();
+    let source = file_source(&fs);
+    let (oldest, _) = source.bounds().unwrap();
+    let mut following = source.read(&oldest).unwrap();
+    for batch in batches(20) {
+        assert!(following.next().is_none(), "caught up");
+        sink.append(&batch).unwrap();
+        let position = sink.flush().unwrap();
+        assert_eq!(following.next().unwrap().unwrap(), (position, batch));
+    }
+    assert!(segments(&fs).len() > 5);
+}
+
+#[test]
+fn a_newer_format_says_so() {
+    let fs = written(1, 1 << 20);
+    let path = &segments(&fs)[0];
+    let mut bytes = fs.read(path).unwrap();
+    bytes[8] = 2;
+    fs.write(path, &bytes).unwrap();
+    assert!(matches!(read_all(&file_source(&fs)), Err(Error::UnsupportedVersion { .. })));
+    assert!(matches!(file_sink(&fs, 1 << 20), Err(Error::UnsupportedVersion { .. })));
+}
+
+#[test]
+fn a_full_disk_can_be_tried_again_and_a_failed_sync_cannot() {
+    let sim = SimFileSystem::new();
+    let fs = FaultFileSystem::new(Arc::new(sim.clone()));
+    let options = FileSinkOptions::new().file_system(Arc::new(fs.clone()));
+    let mut sink = FileSink::open_with(log_path(), options).unwrap();
+    sink.append(&put(1, "value")).unwrap();
+    fs.only(Op::Append);
+    for fault in [Fault::NoSpace, Fault::ShortWrite] {
+        fs.fail_at(1, fault);
+        let error = sink.flush().unwrap_err();
+        assert_eq!(error.is_retryable(), fault == Fault::NoSpace, "{error}");
+    }
+    sink.flush().unwrap();
+    assert_eq!(read_all(&file_source(&sim)).unwrap(), batches(1));
+    sink.append(&put(2, "value")).unwrap();
+    fs.only(Op::Sync);
+    fs.fail_at(1, Fault::NoSpace);
+    assert!(!sink.flush().unwrap_err().is_retryable());
+    assert!(!sink.flush().unwrap_err().is_retryable(), "it stays so: what is on storage is unknown");
+    assert!(sink.append(&put(3, "value")).is_err());
+}
