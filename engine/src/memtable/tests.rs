@@ -298,3 +298,51 @@ fn check_the_longest_key_is_kept(kind: MemtableKind) {
     assert_eq!(memtable.get(&Lookup::new(&key, MAX_SEQNO)), Some((Trailer::new(MAX_SEQNO, ValueKind::Put), &b"v"[..])));
     assert_eq!(memtable.get(&Lookup::new(&key[1..], MAX_SEQNO)), None);
 }
+
+/// Many entries in each order that makes nodes fill and split in its own way, under keys that share long beginnings.
+#[test]
+fn large_memtables_hold_their_entries_in_order_whatever_the_order_they_came_in() {
+    KINDS.into_iter().for_each(check_large_memtables);
+}
+
+fn check_large_memtables(kind: MemtableKind) {
+    const COUNT: u64 = 20_000;
+    let keys: [fn(u64) -> Vec<u8>; 3] = [
+        |n| format!("{n:016}").into_bytes(),
+        |n| [&b"a long beginning that every key shares/"[..], &n.to_be_bytes()].concat(),
+        |n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes().to_vec(),
+    ];
+    let orders: [fn(u64) -> u64; 4] =
+        [|n| n, |n| COUNT - 1 - n, |n| n * 7919 % COUNT, |n| if n % 2 == 0 { n / 2 } else { COUNT - 1 - n / 2 }];
+    for (k, key) in keys.iter().enumerate() {
+        for (o, order) in orders.iter().enumerate() {
+            println!("{kind:?}, keys {k}, order {o}");
+            let memtable = memtable(kind, 1 << 20);
+            let mut expected = Vec::new();
+            for n in 0..COUNT {
+                let trailer = Trailer::new(n + 1, ValueKind::Put);
+                memtable.insert(&key(order(n)), trailer, &n.to_le_bytes());
+                expected.push((key(order(n)), trailer, n.to_le_bytes().to_vec()));
+            }
+            for (key, trailer, value) in expected.iter().step_by(17) {
+                let found = memtable.get(&Lookup::new(key, MAX_SEQNO)).map(|(t, v)| (t, v.to_vec()));
+                assert_eq!(found.as_ref(), Some(&(*trailer, value.clone())));
+                assert_eq!(memtable.get(&Lookup::new(key, trailer.seqno() - 1)), None);
+            }
+            expected.sort();
+            let mut cursor = MemtableCursor::new(Arc::clone(&memtable));
+            cursor.seek_to_first().unwrap();
+            for entry in &expected {
+                assert_eq!((cursor.key(), cursor.trailer(), cursor.value()), (&entry.0[..], entry.1, &entry.2[..]));
+                cursor.next().unwrap();
+            }
+            assert!(!cursor.valid());
+            cursor.seek_to_last().unwrap();
+            for entry in expected.iter().rev() {
+                assert_eq!((cursor.key(), cursor.trailer()), (&entry.0[..], entry.1));
+                cursor.prev().unwrap();
+            }
+            assert!(!cursor.valid());
+        }
+    }
+}
