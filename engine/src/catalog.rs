@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::batch::KeyspaceId;
 use crate::db::DbHandle;
 use crate::error::Result;
 use crate::key::SeqNo;
@@ -68,21 +67,14 @@ impl DbHandle {
         let _one_at_a_time = self.catalog.lock();
         let Some(tree) = self.store.trees.read().by_name.get(name).cloned() else { return Ok(false) };
         let seqno = writer.drop_keyspace(tree.id, at)?;
-        self.remove_tree(name, tree.id, seqno)?;
-        Ok(true)
-    }
-
-    /// The part of a drop that comes after its operation `seqno` is in the log.
-    pub(crate) fn remove_tree(&self, name: &str, id: KeyspaceId, seqno: SeqNo) -> Result<()> {
-        self.install(Edit { dropped: vec![(id, seqno)], ..Edit::default() })?;
+        self.install(Edit { dropped: vec![(tree.id, seqno)], ..Edit::default() })?;
         let mut trees = self.store.trees.write();
-        if let Some(tree) = trees.by_name.remove(name) {
-            trees.dropped.push((seqno, tree));
-        }
+        trees.by_name.remove(name);
+        trees.dropped.push((seqno, tree));
         drop(trees);
         self.store.release_dropped();
         self.store.signal.notify();
-        Ok(())
+        Ok(true)
     }
 
     /// The live tree of that name with the options it has, or a new one with default options.

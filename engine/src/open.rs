@@ -21,7 +21,7 @@ use crate::metadata::Metadata;
 use crate::name::KeyspaceName;
 use crate::options::Options;
 use crate::store::{Store, StoreParts, Trees};
-use crate::table::handle::{Purger, TableCache, TableHandle, table_number, table_path};
+use crate::table::handle::{Purger, TableCache, TableCacheLimits, TableHandle, table_number, table_path};
 use crate::tree::Tree;
 use crate::version::edit::{Edit, LogFloor};
 use crate::version::manifest::Manifest;
@@ -146,6 +146,9 @@ impl Opened {
         let replayed = replay(&**fs, directory, &input, options.read_only, &mut |first, count, payload, file, at| {
             memory.record(first, count, payload).map_err(|reason| Error::corruption(file, at, reason))
         })?;
+        if replayed.dropped_bytes > 0 {
+            tracing::info!(bytes = replayed.dropped_bytes, "the end of the log was never synced and is not whole");
+        }
         let last_seqno = replayed.last_logged_seqno.max(state.last_seqno);
         let Replay { memtables, dropped, metadata, .. } = memory;
         let log = Opened::continue_log(options, directory, &state, replayed, last_seqno)?;
@@ -179,12 +182,16 @@ impl Opened {
             options.file_system.clone(),
             directory.to_owned(),
             block_cache,
-            options.max_open_tables,
-            options.mmap_reads,
-            mmap_limit_bytes,
+            TableCacheLimits {
+                max_open_tables: options.max_open_tables,
+                max_memory_bytes: limits.table_memory_bytes as u64,
+                mmap_reads: options.mmap_reads,
+                mmap_limit_bytes,
+            },
             purger.clone(),
         ));
-        let trees = build_trees(&options, &self.state, self.memtables, &tables, &self.arenas);
+        let dropped: HashMap<KeyspaceId, SeqNo> = self.dropped.into_iter().collect();
+        let trees = build_trees(&options, &self.state, &dropped, self.memtables, &tables, &self.arenas);
         let (wal, writer) = self.log.unzip();
         let read_only = options.read_only;
         let store = Arc::new(Store::new(StoreParts {
@@ -201,13 +208,13 @@ impl Opened {
             options,
         }));
         if !read_only {
+            finish_drops(&store, dropped)?;
             remove_orphans(&store)?;
             crate::changes::restore_cursors(&store);
         }
         let writer = writer.map(|log| Arc::new(Writer::new(store.clone(), log)));
         let handle = DbHandle { store, writer, pool: Mutex::new(None), catalog: Mutex::new(()) };
         handle.start_writing()?;
-        handle.finish_drops(self.dropped)?;
         Ok(Db::new(handle))
     }
 }
@@ -228,18 +235,6 @@ impl DbHandle {
         }
         for tree in trees.iter().filter(|tree| !tree.view().version.levels()[0].is_empty()) {
             self.store.compaction_wanted(tree);
-        }
-        Ok(())
-    }
-
-    /// A drop that was logged is carried out, also if the process died before the manifest said so.
-    fn finish_drops(&self, dropped: Vec<(KeyspaceId, SeqNo)>) -> Result<()> {
-        for (id, seqno) in dropped {
-            let name = self.store.name_of(id);
-            if let Some(tree) = self.store.trees.read().by_name.get(&name).cloned() {
-                tree.mark_dropped(seqno);
-            }
-            self.remove_tree(&name, id, seqno)?;
         }
         Ok(())
     }
@@ -265,6 +260,15 @@ fn check_tables(options: &Options, directory: &Path, state: &ManifestState) -> R
     Ok(())
 }
 
+/// A drop that was logged holds, also if the process died before the manifest said so; its tables are orphans from here on.
+fn finish_drops(store: &Store, dropped: HashMap<KeyspaceId, SeqNo>) -> Result<()> {
+    if dropped.is_empty() {
+        return Ok(());
+    }
+    let edit = Edit { dropped: dropped.into_iter().collect(), ..Edit::default() };
+    store.versions.install(|_| Some(edit), || ()).map(|_| ())
+}
+
 /// Tables that no edit names: left over from a crash between writing and installing them.
 fn remove_orphans(store: &Store) -> Result<()> {
     let (fs, directory) = (&store.options.file_system, &store.directory);
@@ -284,6 +288,7 @@ fn remove_orphans(store: &Store) -> Result<()> {
 fn build_trees(
     options: &Options,
     state: &ManifestState,
+    dropped: &HashMap<KeyspaceId, SeqNo>,
     mut memtables: HashMap<KeyspaceId, Arc<Memtable>>,
     tables: &Arc<TableCache>,
     arenas: &Arc<ArenaPool>,
@@ -291,10 +296,13 @@ fn build_trees(
     let mut trees = Trees::default();
     for (&id, keyspace) in &state.keyspaces {
         let name = KeyspaceName::from(keyspace.name.as_str());
+        trees.names.insert(id, name.clone());
+        if dropped.contains_key(&id) {
+            continue;
+        }
         let version = build_version(keyspace, tables);
         let active = memtables.remove(&id).unwrap_or_else(|| new_memtable(options, keyspace, arenas));
         let tree = Arc::new(Tree::new(id, name.clone(), keyspace.options.clone(), active, version));
-        trees.names.insert(id, name.clone());
         trees.by_name.insert(name, tree);
     }
     for (&id, dropped) in &state.dropped {
@@ -333,8 +341,14 @@ impl<'s> Replay<'s> {
 
     fn record(&mut self, first: SeqNo, count: u32, payload: &[u8]) -> Result<(), String> {
         let mut seqno = first;
+        let end = first + SeqNo::from(count);
         for op in Ops::new(payload) {
-            match op? {
+            let op = op?;
+            // Before it is inserted: the number of an operation too many may be one that cannot be.
+            if seqno == end && !matches!(op, Op::Metadata { .. }) {
+                return Err(format!("the record holds more operations than the {count} it states"));
+            }
+            match op {
                 Op::Put { keyspace, key, value } => self.insert(keyspace, key, seqno, ValueKind::Put, value)?,
                 Op::Delete { keyspace, key } => self.insert(keyspace, key, seqno, ValueKind::Delete, &[])?,
                 Op::DropKeyspace { keyspace } => self.drop_keyspace(keyspace, seqno)?,
@@ -345,7 +359,7 @@ impl<'s> Replay<'s> {
             }
             seqno += 1;
         }
-        if seqno != first + SeqNo::from(count) {
+        if seqno != end {
             return Err(format!("the record holds {} operations instead of {count}", seqno - first));
         }
         Ok(())
@@ -384,5 +398,29 @@ impl<'s> Replay<'s> {
             return Ok(());
         }
         Err(format!("the record names keyspace {id}, which never was"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::encode_put;
+    use crate::key::MAX_SEQNO;
+    use crate::options::KeyspaceOptions;
+    use crate::version::edit::KeyspaceCreated;
+
+    #[test]
+    fn a_record_with_other_operations_than_it_states_is_refused_before_they_are_inserted() {
+        let created = KeyspaceCreated { id: 1, name: "ks".into(), options: KeyspaceOptions::new() };
+        let mut state = ManifestState::default();
+        state.apply(&Edit { created: vec![created], ..Edit::default() }).unwrap();
+        let options = Options::new();
+        let mut payload = Vec::new();
+        encode_put(&mut payload, 1, b"a", b"1");
+        encode_put(&mut payload, 1, b"b", b"2");
+        for (first, count, fits) in [(1, 2, true), (1, 1, false), (1, 3, false), (1, 0, false), (MAX_SEQNO, 1, false)] {
+            let mut replay = Replay::new(&options, &state, Arc::new(ArenaPool::new(0)));
+            assert_eq!(replay.record(first, count, &payload).is_ok(), fits, "{count} from {first} on");
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! Random configurations: every one has to give the same answers.
 
+use std::sync::Arc;
+
 use rand::RngExt;
 use rand::rngs::StdRng;
-use siltstone::{Compression, Durability, KeyspaceOptions, Options};
+use siltstone::fs::SimFileSystem;
+use siltstone::{Compression, Durability, KeyspaceOptions, MemtableKind, Options};
 
 /// How many keyspaces the operations are spread over.
 pub const KEYSPACES: usize = 3;
@@ -49,6 +52,9 @@ impl Config {
             .block_cache_bytes(one_of(rng, &[0, 16 << 10, 1 << 20]))
             .max_open_tables(one_of(rng, &[16, 1000]))
             .background_threads(one_of(rng, &[1, 2, 4]));
+        // The real files take long to sync; they are met often enough.
+        let simulated = rng.random_bool(0.75);
+        let options = if simulated { options.file_system(Arc::new(SimFileSystem::new())) } else { options };
         Config { options, durability, keyspaces: std::array::from_fn(|_| Config::random_keyspace(rng)) }
     }
 
@@ -60,5 +66,6 @@ impl Config {
             .level0_trigger(one_of(rng, &[1, 2, 4]))
             .target_table_bytes(one_of(rng, &[4 << 10, 16 << 10]))
             .dynamic_levels(rng.random())
+            .memtable(one_of(rng, &[MemtableKind::BTree, MemtableKind::SkipList]))
     }
 }

@@ -4,13 +4,18 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use siltstone::{Db, Durability, Error, Iter, Keyspace, SeqNo, Slice, Snapshot, WriteBatch};
+use siltstone::fs::SimFileSystem;
+use siltstone::{Db, Durability, Error, Iter, Keyspace, Options, SeqNo, Slice, Snapshot, WriteBatch};
 
 use crate::log::check_log;
 use crate::options::{Config, KEYSPACES};
 use crate::state::{Map, read_both_ways};
-use crate::steps::{Bounds, Ends, Step};
+use crate::steps::{Bounds, Ends, NumberedWrite, Step};
+
+/// What an iterator still has to give.
+type Expected = VecDeque<(Vec<u8>, Vec<u8>)>;
 
 /// A database beside its model. Every method panics where they differ.
 pub struct Runner {
@@ -21,7 +26,7 @@ pub struct Runner {
     model: Vec<Map>,
     last_seqno: SeqNo,
     snapshots: Vec<Taken>,
-    iters: Vec<(Iter, VecDeque<(Vec<u8>, Vec<u8>)>)>,
+    iters: Vec<(Iter, Expected)>,
 }
 
 /// A snapshot with the handles and contents of its moment.
@@ -51,7 +56,7 @@ fn is_empty(bounds: &Bounds) -> bool {
     }
 }
 
-fn in_bounds(map: &Map, bounds: &Bounds) -> VecDeque<(Vec<u8>, Vec<u8>)> {
+fn in_bounds(map: &Map, bounds: &Bounds) -> Expected {
     if is_empty(bounds) {
         return VecDeque::new();
     }
@@ -59,7 +64,7 @@ fn in_bounds(map: &Map, bounds: &Bounds) -> VecDeque<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Asks `iter` `count` times, at the ends that the bits of `ends` say.
-fn advance(iter: &mut Iter, expected: &mut VecDeque<(Vec<u8>, Vec<u8>)>, count: usize, ends: Ends) {
+fn advance(iter: &mut Iter, expected: &mut Expected, count: usize, ends: Ends) {
     for at in 0..count {
         let back = ends >> (at % 64) & 1 == 1;
         let found = if back { iter.next_back() } else { iter.next() };
@@ -70,7 +75,7 @@ fn advance(iter: &mut Iter, expected: &mut VecDeque<(Vec<u8>, Vec<u8>)>, count: 
 }
 
 /// Reads `iter` until both ends meet, and once more at each end.
-fn check_iter(mut iter: Iter, mut expected: VecDeque<(Vec<u8>, Vec<u8>)>, ends: Ends) {
+fn check_iter(mut iter: Iter, mut expected: Expected, ends: Ends) {
     let count = expected.len() + 2;
     advance(&mut iter, &mut expected, count, ends);
     assert!(iter.next().is_none() && iter.next_back().is_none(), "an iterator that ended goes on");
@@ -162,7 +167,7 @@ impl Runner {
         }
     }
 
-    fn write(&mut self, writes: &[(usize, Vec<u8>, Option<Vec<u8>>)], durability: Durability) {
+    fn write(&mut self, writes: &[NumberedWrite], durability: Durability) {
         let mut batch = WriteBatch::new();
         for (keyspace, key, value) in writes {
             match value {
@@ -281,10 +286,9 @@ impl Runner {
         self.snapshots.clear();
         self.iters.clear();
         self.keyspaces.clear();
-        let placeholder = self.path.with_extension("placeholder");
         // The field needs a database while the real one goes; nothing is ever written to this one.
-        let spare = self.config.options.clone().open(&placeholder).unwrap();
-        drop(std::mem::replace(&mut self.db, spare));
+        let placeholder = Options::new().file_system(Arc::new(SimFileSystem::new())).open("/placeholder").unwrap();
+        drop(std::mem::replace(&mut self.db, placeholder));
         self.reopen();
     }
 

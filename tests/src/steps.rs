@@ -11,6 +11,9 @@ use crate::options::KEYSPACES;
 /// Bounds of a range.
 pub type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
+/// One write of a batch: the number of the keyspace, the key, and the value or `None` for a delete.
+pub type NumberedWrite = (usize, Vec<u8>, Option<Vec<u8>>);
+
 /// Which end each call on an iterator asks, bit after bit: 0 the front, 1 the back.
 pub type Ends = u64;
 
@@ -28,7 +31,7 @@ pub enum Step {
         key: Vec<u8>,
     },
     Write {
-        batch: Vec<(usize, Vec<u8>, Option<Vec<u8>>)>,
+        batch: Vec<NumberedWrite>,
         durability: Durability,
     },
     PutAll {
@@ -149,7 +152,7 @@ fn keys(rng: &mut StdRng) -> Vec<Vec<u8>> {
 }
 
 /// A batch over all keyspaces.
-pub fn batch(rng: &mut StdRng) -> Vec<(usize, Vec<u8>, Option<Vec<u8>>)> {
+pub fn batch(rng: &mut StdRng) -> Vec<NumberedWrite> {
     let count = rng.random_range(0..12);
     let mut write = || {
         let value = if rng.random_bool(0.7) { Some(value(rng)) } else { None };

@@ -8,7 +8,7 @@ use siltstone::{Db, Durability, Error, Keyspace, KeyspaceOptions, Options, Resul
 use crate::history::{Event, History};
 use crate::options::{KEYSPACES, tiny, tiny_keyspace};
 use crate::runner::name;
-use crate::steps::{batch, rng};
+use crate::steps::{NumberedWrite, batch, rng};
 
 /// Where workloads put their database.
 pub const DIRECTORY: &str = "/db";
@@ -121,7 +121,7 @@ impl Running<'_> {
         Ok(())
     }
 
-    fn write(&mut self, db: &Db, writes: &[(usize, Vec<u8>, Option<Vec<u8>>)], durability: Durability) -> Result<()> {
+    fn write(&mut self, db: &Db, writes: &[NumberedWrite], durability: Durability) -> Result<()> {
         let mut batch = WriteBatch::new();
         for (keyspace, key, value) in writes {
             let keyspace = &self.handles()[*keyspace];

@@ -42,3 +42,29 @@ fn compact_drops_what_only_a_gone_snapshot_needed() -> Result<()> {
     assert_eq!(keyspace.get("k")?.unwrap(), "new");
     Ok(())
 }
+
+/// A memtable kept the length of a key that was searched for in 16 bits: bounds longer than any key landed anywhere, and a debug build panicked.
+#[test]
+fn a_search_key_may_be_longer_than_any_stored() -> Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    let db = tiny().open(dir.path())?;
+    let keyspace = db.keyspace("a", tiny_keyspace())?;
+    let longest = vec![b'k'; siltstone::MAX_KEY_BYTES];
+    keyspace.put_all([(&b"a"[..], "1"), (&longest, "2"), (b"z", "3")])?;
+    keyspace.put(&longest, "4")?;
+    for flushed in [false, true] {
+        if flushed {
+            keyspace.flush()?;
+        }
+        for len in [siltstone::MAX_KEY_BYTES + 1, siltstone::MAX_KEY_BYTES + 2, 200_000] {
+            let long = vec![b'k'; len];
+            let from = keyspace.range::<&[u8]>(&long[..]..).map(|entry| Ok(entry?.0)).collect::<Result<Vec<_>>>()?;
+            assert_eq!(from, ["z"]);
+            let to =
+                keyspace.range::<&[u8]>(..&long[..]).rev().map(|entry| Ok(entry?.0)).collect::<Result<Vec<_>>>()?;
+            assert_eq!(to, [&longest[..], b"a"]);
+            assert_eq!((keyspace.get(&long)?, keyspace.prefix(&long).count()), (None, 0));
+        }
+    }
+    Ok(())
+}

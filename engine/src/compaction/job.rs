@@ -258,13 +258,13 @@ impl Job {
         let mut sources = Vec::new();
         if self.plan.level == 0 {
             for handle in self.inputs() {
-                sources.push(Source::Table(TableCursor::new(handle.table_arc()?)));
+                sources.push(Source::Table(TableCursor::for_compaction(handle.table_arc()?)));
             }
         } else {
-            sources.push(Source::Level(LevelCursor::new(self.inputs().cloned().collect())));
+            sources.push(Source::Level(LevelCursor::for_compaction(self.inputs().cloned().collect())));
         }
         if !self.plan.output_inputs.is_empty() {
-            sources.push(Source::Level(LevelCursor::new(self.output_inputs().cloned().collect())));
+            sources.push(Source::Level(LevelCursor::for_compaction(self.output_inputs().cloned().collect())));
         }
         Ok(sources)
     }

@@ -30,7 +30,7 @@ use super::Representation;
 use super::arena::{Arena, ArenaPool, prefetch};
 use crate::cursor::Cursor;
 use crate::error::Result;
-use crate::key::{Lookup, SeqNo, Trailer, prefix_u64};
+use crate::key::{Lookup, MAX_KEY_BYTES, SeqNo, Trailer, prefix_u64};
 
 type Nodes = base::SkipList<Entry, ()>;
 type Node = base::Entry<'static, 'static, Entry, ()>;
@@ -130,15 +130,20 @@ impl PartialEq for Entry {
 
 impl Eq for Entry {}
 
-/// Calls `search` with an entry that sorts as (`key`, `trailer`). It cannot outlive the call, nor therefore `key`.
+/// Calls `search` with an entry that sorts as (`key`, `trailer`) among those that can be here. It cannot outlive the call, nor therefore `key`.
 #[inline]
 fn with_probe<R>(key: &[u8], trailer: Trailer, search: impl FnOnce(&Entry) -> R) -> R {
+    // A longer key than any that is stored comes right behind all versions of its longest prefix that could be stored.
+    let (key, trailer) = key.get(..MAX_KEY_BYTES + 1).map_or((key, trailer), |long| (&long[..MAX_KEY_BYTES], OLDEST));
     // SAFETY: the probe has no value, and `key` is borrowed for the whole call.
     search(&unsafe { Entry::new(key, trailer, NonNull::from(key).cast(), 0) })
 }
 
 /// What sorts before every entry of its key.
 const NEWEST: Trailer = Trailer(u64::MAX);
+
+/// What sorts behind every entry of its key: writes are numbered from 1 on.
+const OLDEST: Trailer = Trailer(0);
 
 /// Single entries in a skiplist; keys and values in an arena.
 pub(crate) struct SkipList {

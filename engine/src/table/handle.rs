@@ -85,15 +85,26 @@ impl Drop for OpenLease {
     }
 }
 
+/// What a [`TableCache`] stays within.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TableCacheLimits {
+    /// At least one table may be open.
+    pub(crate) max_open_tables: usize,
+    /// The heap that open tables hold; one table may hold more.
+    pub(crate) max_memory_bytes: u64,
+    /// Whether tables are mapped at all.
+    pub(crate) mmap_reads: bool,
+    /// All mappings together; tables opened beyond are read with system calls.
+    pub(crate) mmap_limit_bytes: u64,
+}
+
 /// Opens tables and keeps at most a set number of them open.
 #[derive(Debug)]
 pub(crate) struct TableCache {
     fs: Arc<dyn FileSystem>,
     dir: PathBuf,
     block_cache: Arc<BlockCache>,
-    max_open_tables: usize,
-    mmap_reads: bool,
-    mmap_limit_bytes: u64,
+    limits: TableCacheLimits,
     purger: Arc<Purger>,
     totals: Arc<OpenTotals>,
     clock: Mutex<ClockRing>,
@@ -129,24 +140,19 @@ struct ClockRing {
 }
 
 impl TableCache {
-    /// A cache of the tables in `dir`. At least one table may be open. Tables are mapped if `mmap_reads`, as long as all mappings together stay
-    /// within `mmap_limit_bytes`.
+    /// A cache of the tables in `dir`.
     pub(crate) fn new(
         fs: Arc<dyn FileSystem>,
         dir: PathBuf,
         block_cache: Arc<BlockCache>,
-        max_open_tables: usize,
-        mmap_reads: bool,
-        mmap_limit_bytes: u64,
+        limits: TableCacheLimits,
         purger: Arc<Purger>,
     ) -> Self {
         TableCache {
             fs,
             dir,
             block_cache,
-            max_open_tables: max_open_tables.max(1),
-            mmap_reads,
-            mmap_limit_bytes,
+            limits: TableCacheLimits { max_open_tables: limits.max_open_tables.max(1), ..limits },
             purger,
             totals: Arc::default(),
             clock: Mutex::default(),
@@ -194,42 +200,61 @@ impl TableCache {
 
     fn open(&self, meta: &TableMeta) -> Result<Arc<Table>> {
         // Two opening at once may pass the limit together, by one table: it is soft.
-        let fits = self.mapped_bytes().saturating_add(meta.file_bytes) <= self.mmap_limit_bytes;
-        let mode = if self.mmap_reads && fits { ReadMode::Map } else { ReadMode::Pread };
+        let fits = self.mapped_bytes().saturating_add(meta.file_bytes) <= self.limits.mmap_limit_bytes;
+        let mode = if self.limits.mmap_reads && fits { ReadMode::Map } else { ReadMode::Pread };
         let path = table_path(&self.dir, meta.number);
         let mut table = Table::open(&*self.fs, &path, meta.number, mode, &self.block_cache)?;
         table.set_lease(OpenLease::new(&self.totals, &table));
         Ok(Arc::new(table))
     }
 
-    /// Gives `handle`, which was just opened, a place; closes the table that had it.
+    /// Gives `handle`, which was just opened, a place, and closes others until the open tables are within their bounds again.
     fn admit(&self, handle: &Arc<TableHandle>) {
         let mut ring = self.clock.lock();
-        if ring.places.len() < self.max_open_tables || self.keep_all.load(Ordering::Relaxed) {
-            ring.places.push(Arc::downgrade(handle));
+        ring.places.push(Arc::downgrade(handle));
+        // Relaxed: see `open_all`.
+        if self.keep_all.load(Ordering::Relaxed) {
             return;
         }
+        let mut freed_bytes = 0;
+        let mut victims = Vec::new();
+        while ring.places.len() > self.limits.max_open_tables
+            || (self.open_memory_bytes().saturating_sub(freed_bytes) > self.limits.max_memory_bytes
+                && ring.places.len() > 1)
+        {
+            let Some(victim) = ring.evict(handle) else { break };
+            freed_bytes += victim.memory_bytes();
+            victims.push(victim);
+        }
+        // Not under the lock: closing a table unmaps it, and this may be the last reference to its handle.
+        drop(ring);
+        victims.iter().for_each(|victim| victim.close());
+    }
+}
+
+impl ClockRing {
+    /// Takes the next handle that was not used since the hand last came by out of the ring; never `except`. Handles that are gone go on the way. `None` if there is no other.
+    fn evict(&mut self, except: &Arc<TableHandle>) -> Option<Arc<TableHandle>> {
         // Ends within two rounds: the first clears every flag that nobody sets again meanwhile; after that any handle goes.
-        let mut steps_left = 2 * ring.places.len();
-        loop {
-            let at = ring.hand % ring.places.len();
-            ring.hand = at + 1;
-            steps_left = steps_left.saturating_sub(1);
-            let victim = ring.places[at].upgrade();
-            if let Some(victim) = &victim
-                && victim.take_used()
-                && steps_left > 0
-            {
-                continue;
+        for step in 0..=2 * self.places.len() {
+            if self.places.is_empty() {
+                return None;
             }
-            ring.places[at] = Arc::downgrade(handle);
-            // Not under the lock: closing a table unmaps it, and this may be the last reference to the handle.
-            drop(ring);
-            if let Some(victim) = victim {
-                victim.close();
+            self.hand %= self.places.len();
+            let candidate = self.places[self.hand].upgrade();
+            match candidate {
+                Some(candidate) if Arc::ptr_eq(&candidate, except) => self.hand += 1,
+                Some(candidate) if candidate.take_used() && step < self.places.len() => self.hand += 1,
+                Some(candidate) => {
+                    self.places.swap_remove(self.hand);
+                    return Some(candidate);
+                }
+                None => {
+                    self.places.swap_remove(self.hand);
+                }
             }
-            return;
         }
+        None
     }
 }
 
@@ -328,6 +353,11 @@ impl TableHandle {
     pub(crate) fn mark_obsolete(&self) {
         // Relaxed: read in `drop`, which the last `Arc` orders after this.
         self.obsolete.store(true, Ordering::Relaxed);
+    }
+
+    /// The heap that the table holds while it is open, in bytes.
+    fn memory_bytes(&self) -> u64 {
+        self.table.load().as_ref().map_or(0, |table| table.memory_bytes())
     }
 
     /// Whether the table is in the table cache.

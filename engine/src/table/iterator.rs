@@ -21,24 +21,28 @@ pub(crate) struct TableCursor {
     ordinal: usize,
     entry: BlockCursor,
     valid: bool,
+    /// Whether blocks that have to be read or decoded go into the block cache.
+    fill_cache: bool,
 }
 
 impl TableCursor {
     /// A cursor that stands nowhere.
     pub(crate) fn new(table: Arc<Table>) -> Self {
-        TableCursor { table, ordinal: NO_BLOCK, entry: BlockCursor::default(), valid: false }
+        TableCursor { table, ordinal: NO_BLOCK, entry: BlockCursor::default(), valid: false, fill_cache: true }
     }
 
-    /// The table.
-    pub(crate) fn table(&self) -> &Arc<Table> {
-        &self.table
+    /// A cursor for one pass over tables that will not be read again: it leaves the block cache to those who come back.
+    pub(crate) fn for_compaction(table: Arc<Table>) -> Self {
+        TableCursor { fill_cache: false, ..TableCursor::new(table) }
     }
 
     fn load(&mut self, ordinal: usize) -> Result<()> {
         if self.ordinal != ordinal {
             self.valid = false;
             self.ordinal = NO_BLOCK;
-            self.entry.set_block(self.table.block(ordinal)?);
+            let block =
+                if self.fill_cache { self.table.block(ordinal)? } else { self.table.block_uncached(ordinal)? };
+            self.entry.set_block(block);
             self.ordinal = ordinal;
         }
         Ok(())

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::handle::TableHandle;
 use super::iterator::TableCursor;
+use super::reader::Table;
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{SeqNo, Trailer};
@@ -18,13 +19,19 @@ pub(crate) struct LevelCursor {
     at: usize,
     /// Always of the table `at`; `None` before the first seek.
     cursor: Option<TableCursor>,
+    open: fn(Arc<Table>) -> TableCursor,
 }
 
 impl LevelCursor {
     /// A cursor that stands nowhere. `tables` are in key order and their user-key ranges disjoint.
     pub(crate) fn new(tables: Arc<[Arc<TableHandle>]>) -> Self {
         debug_assert!(tables.windows(2).all(|pair| pair[0].meta.largest < pair[1].meta.smallest));
-        LevelCursor { tables, at: 0, cursor: None }
+        LevelCursor { tables, at: 0, cursor: None, open: TableCursor::new }
+    }
+
+    /// As [`new`](LevelCursor::new), of cursors made [for compaction](TableCursor::for_compaction).
+    pub(crate) fn for_compaction(tables: Arc<[Arc<TableHandle>]>) -> Self {
+        LevelCursor { open: TableCursor::for_compaction, ..LevelCursor::new(tables) }
     }
 
     /// Goes to table `at` and lets `seek` place the cursor in it; `false` and nowhere if there is no such table.
@@ -35,7 +42,7 @@ impl LevelCursor {
         };
         if self.cursor.is_none() || self.at != at {
             self.cursor = None;
-            self.cursor = Some(TableCursor::new(handle.table_arc()?));
+            self.cursor = Some((self.open)(handle.table_arc()?));
             self.at = at;
         }
         match &mut self.cursor {

@@ -44,7 +44,6 @@ enum Source {
 pub(crate) struct Table {
     path: PathBuf,
     number: u64,
-    file_bytes: u64,
     source: Source,
     index: Index,
     filter: Option<Filter>,
@@ -134,7 +133,6 @@ impl Table {
         Ok(Table {
             path: path.to_owned(),
             number,
-            file_bytes,
             source,
             index,
             filter,
@@ -182,21 +180,6 @@ impl Table {
         }
     }
 
-    /// The file.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The table's number.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// The file's length in bytes.
-    pub(crate) fn file_bytes(&self) -> u64 {
-        self.file_bytes
-    }
-
     /// The table's counts and bounds.
     pub(crate) fn properties(&self) -> &Properties {
         &self.properties
@@ -239,10 +222,6 @@ impl Table {
             && (self.is_verified(ordinal) || self.verify_mapped(map, ordinal)?)
         {
             let (handle, payload) = self.mapped_payload(map, ordinal)?;
-            // They are needed one after the other, each telling where to look next: let them come together.
-            for line in 0..PREFETCH_LINES {
-                prefetch_at(payload, LINE_BYTES * line);
-            }
             let block = Block::parse(payload).map_err(|reason| self.damaged(handle, reason))?;
             return Ok(block.find(lookup).map(|i| {
                 let value = payload.get(block.value_range(i)).unwrap_or_default();
@@ -261,13 +240,33 @@ impl Table {
     /// # Errors
     /// `Io`, or `Corruption` of the block.
     pub(crate) fn block(&self, ordinal: usize) -> Result<Block<Bytes>> {
+        match self.mapped_block(ordinal)? {
+            Some(block) => Ok(block),
+            None => self.cached_block(ordinal),
+        }
+    }
+
+    /// As [`block`](Table::block), without giving the block a place in the cache.
+    ///
+    /// # Errors
+    /// `Io`, or `Corruption` of the block.
+    pub(crate) fn block_uncached(&self, ordinal: usize) -> Result<Block<Bytes>> {
+        match self.mapped_block(ordinal)? {
+            Some(block) => Ok(block),
+            None => self.read_block(ordinal),
+        }
+    }
+
+    /// Data block `ordinal` where it is mapped; `None` if it is not, or compressed.
+    fn mapped_block(&self, ordinal: usize) -> Result<Option<Block<Bytes>>> {
         if let Source::Map(map) = &self.source
             && (self.is_verified(ordinal) || self.verify_mapped(map, ordinal)?)
         {
             let (handle, payload) = self.mapped_payload(map, ordinal)?;
-            return Block::parse(map.slice_ref(payload)).map_err(|reason| self.damaged(handle, reason));
+            let block = Block::parse(map.slice_ref(payload)).map_err(|reason| self.damaged(handle, reason))?;
+            return Ok(Some(block));
         }
-        self.cached_block(ordinal)
+        Ok(None)
     }
 
     /// Reads data block `ordinal` anew, past the cache and past what was verified before.
@@ -310,7 +309,12 @@ impl Table {
         let stored_bytes = handle.stored_bytes as usize;
         let payload = (handle.offset as usize).checked_add(stored_bytes.saturating_sub(TRAILER_BYTES));
         let payload = payload.and_then(|end| map.get(handle.offset as usize..end));
-        Ok((handle, payload.ok_or_else(|| self.damaged(handle, "a data block beyond the end of the file"))?))
+        let payload = payload.ok_or_else(|| self.damaged(handle, "a data block beyond the end of the file"))?;
+        // They are needed one after the other, each telling where to look next: let them come together.
+        for line in 0..PREFETCH_LINES {
+            prefetch_at(payload, LINE_BYTES * line);
+        }
+        Ok((handle, payload))
     }
 
     /// Checks mapped block `ordinal` and remembers that; `false` if it is compressed, and so to be read through the cache.

@@ -9,7 +9,7 @@ use proptest::test_runner::RngSeed;
 
 use super::builder::{TableBuilder, TableWriteOptions};
 use super::format::{self, FOOTER_BYTES};
-use super::handle::{Purger, TableCache, TableHandle, table_path};
+use super::handle::{Purger, TableCache, TableCacheLimits, TableHandle, table_path};
 use super::iterator::TableCursor;
 use super::level_iterator::LevelCursor;
 use super::reader::{ReadMode, Table};
@@ -324,7 +324,13 @@ fn a_block_is_verified_once_when_mapped_and_damage_names_its_place() {
 fn cache(fs: &MemFs, max_open: usize, mmap_limit: u64) -> (Arc<TableCache>, Arc<Purger>) {
     let purger = Arc::new(Purger::default());
     let blocks = Arc::new(BlockCache::new(1 << 20));
-    let cache = TableCache::new(Arc::new(fs.clone()), dir(), blocks, max_open, true, mmap_limit, Arc::clone(&purger));
+    let limits = TableCacheLimits {
+        max_open_tables: max_open,
+        max_memory_bytes: 1 << 20,
+        mmap_reads: true,
+        mmap_limit_bytes: mmap_limit,
+    };
+    let cache = TableCache::new(Arc::new(fs.clone()), dir(), blocks, limits, Arc::clone(&purger));
     (Arc::new(cache), purger)
 }
 
@@ -375,6 +381,44 @@ fn a_level_reads_as_one_table_also_when_few_tables_may_be_open() {
     assert_eq!(scan(&mut none).unwrap(), []);
     assert_eq!(scan_back(&mut none).unwrap(), []);
     check_seeks(&mut none, &[], b"a", 1);
+}
+
+#[test]
+fn a_pass_for_compaction_leaves_the_block_cache_alone() {
+    let fs = MemFs::default();
+    let (cache, _) = cache(&fs, 100, 0);
+    let handles = level(&fs, &cache, 3, 60);
+    let mut pass = LevelCursor::for_compaction(Arc::clone(&handles));
+    assert_eq!(scan(&mut pass).unwrap(), numbered(0..180));
+    assert_eq!(cache.block_cache().blocks(), 0);
+    assert_eq!(scan(&mut LevelCursor::new(handles)).unwrap(), numbered(0..180));
+    assert!(cache.block_cache().blocks() > 0);
+}
+
+#[test]
+fn open_tables_stay_within_their_memory() {
+    let fs = MemFs::default();
+    let (one, _) = cache(&fs, 100, 0);
+    let handles = level(&fs, &one, 1, 500);
+    let _open = handles[0].table_arc().unwrap();
+    let table_bytes = one.open_memory_bytes();
+    assert!(table_bytes > 0, "nothing is mapped, so index and filter are on the heap");
+    let limits = TableCacheLimits {
+        max_open_tables: 100,
+        max_memory_bytes: 3 * table_bytes,
+        mmap_reads: false,
+        mmap_limit_bytes: 0,
+    };
+    let few = TableCache::new(Arc::new(fs.clone()), dir(), Arc::new(BlockCache::new(0)), limits, Arc::default());
+    let few = Arc::new(few);
+    let handles = level(&fs, &few, 12, 500);
+    for round in 0..3 {
+        for handle in handles.iter() {
+            handle.table().unwrap();
+            assert!(few.open_memory_bytes() <= 4 * table_bytes, "round {round}");
+        }
+    }
+    assert!(few.open_tables() >= 2, "and the room there is gets used");
 }
 
 #[test]

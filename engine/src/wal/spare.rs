@@ -57,8 +57,8 @@ impl Wal {
         };
         let mut file = self.segment_file(&mut spares, number, file_bytes, true)?;
         // A first write to each page now is a page fault less under the commit lock later. Nothing has been logged in this file yet.
+        let path = format::segment_path(&self.dir, number);
         for offset in (0..file_bytes).step_by(PAGE_BYTES as usize) {
-            let path = format::segment_path(&self.dir, number);
             file.write_at(offset, &[0]).map_err(Error::io("prepare log segment", &path))?;
         }
         spares.prepared = Some(file);

@@ -105,19 +105,18 @@ impl Writer {
         if let Err(error) = self.make_room(request.encoded.len()) {
             return (request.encoded, Err(error));
         }
-        let durability = request.durability;
+        let (durability, count) = (request.durability, request.count);
         let (request, answer) = self.queue.commit(request);
-        if request.count == 0 && durability == Durability::Synced {
-            // Metadata alone has no number that tells whether it is on storage.
-            return (request.encoded, answer.and_then(|seqno| self.sync_all().map(|()| seqno)));
-        }
-        (request.encoded, answer.and_then(|seqno| self.make_durable(seqno, durability)))
+        (request.encoded, answer.and_then(|seqno| self.make_durable(seqno, count, durability)))
     }
 
     #[inline]
-    fn make_durable(&self, seqno: SeqNo, durability: Durability) -> Result<SeqNo> {
-        if durability == Durability::Synced {
-            self.sync_through(seqno)?;
+    fn make_durable(&self, seqno: SeqNo, count: u32, durability: Durability) -> Result<SeqNo> {
+        match (durability, count) {
+            (Durability::NoLog | Durability::Buffered, _) => {}
+            // Metadata alone has no number: the number before it says nothing about its record.
+            (Durability::Synced, 0) => self.sync_all()?,
+            (Durability::Synced, _) => self.sync_through(seqno)?,
         }
         Ok(seqno)
     }

@@ -168,7 +168,9 @@ impl<B: Deref<Target = [u8]>> Block<B> {
         }
         if self.flags & HAS_SHORTS != 0 {
             let shorts = self.section(self.shorts_at, n);
-            if (0..n).any(|i| shorts[i] > 8 || (shorts[i] < 8 && !self.rest_range(i).is_empty())) {
+            let prefixes = self.prefixes();
+            let padded = |i: usize| u64::from_le_bytes(prefixes[i]) & u64::MAX >> (8 * shorts[i]) == 0;
+            if (0..n).any(|i| shorts[i] > 8 || (shorts[i] < 8 && !(self.rest_range(i).is_empty() && padded(i)))) {
                 return Err("a short key with a rest");
             }
         }
@@ -178,7 +180,8 @@ impl<B: Deref<Target = [u8]>> Block<B> {
             return Err("an entry of unknown kind");
         }
         if self.base_seqno > MAX_SEQNO
-            || (self.seqno_width > 1 && (0..n).any(|i| self.delta(i) > MAX_SEQNO - self.base_seqno))
+            || (self.largest_delta() > MAX_SEQNO - self.base_seqno
+                && (0..n).any(|i| self.delta(i) > MAX_SEQNO - self.base_seqno))
         {
             return Err("a sequence number over the largest");
         }
@@ -305,6 +308,11 @@ impl<B: Deref<Target = [u8]>> Block<B> {
             4 => self.number::<4>(at + 4 * i),
             _ => self.number::<8>(at + 8 * i),
         }
+    }
+
+    /// The largest sequence number delta that fits the column's width.
+    fn largest_delta(&self) -> u64 {
+        u64::MAX.checked_shr(64 - 8 * u32::from(self.seqno_width)).unwrap_or(0)
     }
 
     /// Entry `i`'s sequence number and kind.

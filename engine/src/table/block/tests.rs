@@ -176,4 +176,14 @@ fn headers_that_declare_too_much_are_refused() {
     let mut late = bytes.clone();
     late[8..16].fill(0xff);
     assert!(parse(&late).is_err(), "a sequence number over the largest");
+    let mut unpadded = build(&[put("a", 1, ""), put("b", 1, "")], true);
+    assert!(parse(&unpadded).is_ok());
+    unpadded[HEADER_BYTES] = 1;
+    assert_eq!(parse(&unpadded).err(), Some("a short key with a rest"), "the prefix goes on behind the key");
+    let mut sum = build(&[put("a", 2, ""), put("b", 1, "")], true);
+    assert_eq!(sum[5], 1, "the deltas have one byte");
+    sum[8..16].copy_from_slice(&(MAX_SEQNO - 1).to_le_bytes());
+    assert!(parse(&sum).is_ok());
+    sum[8..16].copy_from_slice(&MAX_SEQNO.to_le_bytes());
+    assert!(parse(&sum).is_err(), "the largest and one more");
 }

@@ -1,0 +1,172 @@
+//! The engines that are compared, behind one trait.
+
+mod floor;
+mod siltstone;
+
+use std::path::Path;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::settings::Settings;
+
+pub use floor::Floor;
+pub use siltstone::Siltstone;
+
+/// Which engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineKind {
+    /// This repository's engine
+    Siltstone,
+    /// A map in memory with an appended log file: what an embedded engine's figures are held against
+    Floor,
+}
+
+impl EngineKind {
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            EngineKind::Siltstone => Siltstone::NAME,
+            EngineKind::Floor => Floor::NAME,
+        }
+    }
+}
+
+/// Which way a scan goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Ascending keys.
+    Forward,
+    /// Descending keys.
+    Reverse,
+}
+
+/// What an engine says of itself; it only adds to what is measured from outside.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Accounts {
+    /// Bytes written into logs and tables since it was opened.
+    pub written_bytes: Option<u64>,
+    /// Bytes of live tables, logs not included.
+    pub table_bytes: Option<u64>,
+    /// Its own figures, as it prints them.
+    pub details: String,
+}
+
+/// A key-value engine under test. Threads share one.
+pub trait Engine: Sync + Sized {
+    /// Its name on the command line and in reports.
+    const NAME: &'static str;
+
+    /// Opens an empty store in `dir`, which exists and is empty.
+    ///
+    /// # Errors
+    /// What the engine says.
+    fn open(dir: &Path, settings: &Settings) -> Result<Self>;
+
+    /// Puts one value, with the durability of the settings.
+    ///
+    /// # Errors
+    /// What the engine says.
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<()>;
+
+    /// Deletes one key.
+    ///
+    /// # Errors
+    /// What the engine says.
+    fn delete(&self, key: &[u8]) -> Result<()>;
+
+    /// Hands the value of `key` to `visit`, if it has one.
+    ///
+    /// # Errors
+    /// What the engine says.
+    fn get<R>(&self, key: &[u8], visit: impl FnOnce(&[u8]) -> R) -> Result<Option<R>>;
+
+    /// Hands up to `limit` entries to `visit`, from `from` on (inclusive; without it from the end where `direction` begins), until it fails; how many there were.
+    ///
+    /// # Errors
+    /// What the engine or `visit` says.
+    fn scan(
+        &self,
+        from: Option<&[u8]>,
+        direction: Direction,
+        limit: usize,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<u64>;
+
+    /// Waits until nothing works in the background.
+    ///
+    /// # Errors
+    /// What the engine says.
+    fn settle(&self) -> Result<()>;
+
+    /// What the engine says of itself.
+    fn accounts(&self) -> Accounts;
+
+    /// Closes the store.
+    ///
+    /// # Errors
+    /// What the engine says.
+    fn close(self) -> Result<()>;
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn answers_like_a_map<E: Engine>() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = E::open(dir.path(), &Settings::default()).unwrap();
+        let mut model = BTreeMap::new();
+        for i in 0..1000u32 {
+            let key = (i * 7 % 501).to_be_bytes();
+            if i % 5 == 0 {
+                engine.delete(&key).unwrap();
+                model.remove(&key);
+            } else {
+                engine.put(&key, &i.to_le_bytes()).unwrap();
+                model.insert(key, i.to_le_bytes());
+            }
+        }
+        engine.settle().unwrap();
+        for i in 0..510u32 {
+            let key = i.to_be_bytes();
+            let value = engine.get(&key, <[u8]>::to_vec).unwrap();
+            assert_eq!(value.as_deref(), model.get(&key).map(|value| &value[..]), "{}: {i}", E::NAME);
+        }
+        let collect = |from: Option<&[u8]>, direction, limit| {
+            let mut entries = Vec::new();
+            let visit = |key: &[u8], value: &[u8]| {
+                entries.push((key.to_vec(), value.to_vec()));
+                Ok(())
+            };
+            assert_eq!(engine.scan(from, direction, limit, visit).unwrap(), entries.len() as u64);
+            entries
+        };
+        let owned = |(key, value): (&[u8; 4], &[u8; 4])| (key.to_vec(), value.to_vec());
+        let (low, middle) = (&[0, 0, 0, 0][..], 250u32.to_be_bytes());
+        assert_eq!(collect(None, Direction::Forward, usize::MAX), model.iter().map(owned).collect::<Vec<_>>());
+        assert_eq!(collect(Some(low), Direction::Forward, 5), model.iter().take(5).map(owned).collect::<Vec<_>>());
+        assert_eq!(collect(None, Direction::Reverse, 7), model.iter().rev().take(7).map(owned).collect::<Vec<_>>());
+        let expected: Vec<_> = model.range(..=middle).rev().take(9).map(owned).collect();
+        assert_eq!(collect(Some(&middle), Direction::Reverse, 9), expected);
+        let stopped = engine.scan(None, Direction::Forward, 9, |_, _| Err(crate::Error::WrongAnswer(String::new())));
+        assert!(stopped.is_err(), "the visitor's error ends the scan");
+        engine.close().unwrap();
+    }
+
+    #[test]
+    fn engines_answer_like_a_map() {
+        answers_like_a_map::<Siltstone>();
+        answers_like_a_map::<Floor>();
+    }
+
+    #[test]
+    fn names_on_the_command_line_are_names_in_reports() {
+        for kind in EngineKind::value_variants() {
+            assert_eq!(EngineKind::from_str(kind.name(), false).as_ref(), Ok(kind));
+        }
+    }
+}

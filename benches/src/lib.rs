@@ -1,0 +1,18 @@
+//! Benchmarks of siltstone.
+//!
+//! A *session* runs a list of workloads, in order, on one engine, in a process and a directory of its own, and checks every answer it gets. A *run* repeats the sessions of all
+//! engines in turn and reports medians. An engine is added under [`engines`], a workload under [`workloads`]; neither knows the other.
+
+pub mod cli;
+pub mod data;
+pub mod engines;
+pub mod error;
+pub mod machine;
+pub mod measure;
+pub mod report;
+pub mod run;
+pub mod session;
+pub mod settings;
+pub mod workloads;
+
+pub use error::{Error, Result};

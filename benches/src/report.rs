@@ -1,0 +1,343 @@
+//! [`Report`]: medians over the repetitions, beside the floor, as a table.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::engines::EngineKind;
+use crate::machine;
+use crate::run::Plan;
+use crate::session::Measurement;
+use crate::settings::Settings;
+use crate::workloads::Workload;
+
+/// One measurement and where it comes from.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Of which engine.
+    pub engine: EngineKind,
+    /// In which repetition, from 1.
+    pub repetition: u32,
+    /// What was measured.
+    pub measurement: Measurement,
+}
+
+/// Everything a run measured; `Display` prints it.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What it was measured on.
+    pub machine: String,
+    /// In the order they ran.
+    pub samples: Vec<Sample>,
+    /// What the engines say of themselves, after their last session.
+    pub details: BTreeMap<EngineKind, String>,
+    /// Sessions that ended early.
+    pub failures: Vec<String>,
+    workloads: Vec<Workload>,
+    engines: Vec<EngineKind>,
+    settings: Settings,
+    repeat: u32,
+    clock_ns: f64,
+}
+
+/// A line of the table: medians of one engine at one place of the list of workloads.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Row {
+    /// Operations a second, in thousands.
+    pub kops: f64,
+    /// How far the repetitions are apart: (largest - smallest) / median of `kops`.
+    pub spread: f64,
+    /// From the last operation to idle, in seconds.
+    pub idle_seconds: f64,
+    /// Latency percentiles, in microseconds: 50, 99, 99.9.
+    pub percentiles_us: [f64; 3],
+    /// The longest latency sampled, in microseconds.
+    pub max_us: f64,
+    /// CPU time an operation of the calling threads, in microseconds.
+    pub caller_cpu_us: f64,
+    /// CPU time an operation, all threads, until idle, in microseconds.
+    pub cpu_us: f64,
+    /// Bytes written / user bytes, as the engine counts; `None` of workloads that only read, or if it does not count.
+    pub write_amplification: Option<f64>,
+    /// Bytes sent to storage / user bytes, as the operating system counts.
+    pub device_write_amplification: Option<f64>,
+    /// Bytes on storage, logs included / live user bytes.
+    pub space_amplification: f64,
+    /// Bytes of tables / live user bytes.
+    pub table_space_amplification: Option<f64>,
+    /// The largest resident set, in MiB.
+    pub peak_rss_mib: Option<f64>,
+    /// What of the resident set at the end belongs to no file, in MiB.
+    pub anonymous_mib: Option<f64>,
+}
+
+impl Report {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let file_system = machine::file_system(&plan.dir).map_or(String::new(), |kind| format!(", on {kind}"));
+        Report {
+            machine: machine::describe() + &file_system,
+            samples: Vec::new(),
+            details: BTreeMap::new(),
+            failures: Vec::new(),
+            workloads: plan.workloads.clone(),
+            engines: plan.engines.clone(),
+            settings: plan.settings.clone(),
+            repeat: plan.repeat,
+            clock_ns: machine::clock_ns(),
+        }
+    }
+
+    /// The medians of an engine at place `at` of the list of workloads; `None` if no session came so far.
+    pub fn row(&self, engine: EngineKind, at: usize) -> Option<Row> {
+        let mut measurements = Vec::new();
+        for repetition in 1..=self.repeat {
+            let session = self.samples.iter().filter(|s| s.engine == engine && s.repetition == repetition);
+            measurements.extend(session.map(|sample| &sample.measurement).nth(at));
+        }
+        Row::of(&measurements)
+    }
+}
+
+impl Row {
+    /// The medians of `measurements` of one workload; `None` of none.
+    pub fn of(measurements: &[&Measurement]) -> Option<Row> {
+        let all = |of: &dyn Fn(&Measurement) -> f64| measurements.iter().map(|m| of(m)).collect::<Vec<_>>();
+        let some =
+            |of: &dyn Fn(&Measurement) -> Option<f64>| median(measurements.iter().filter_map(|m| of(m)).collect());
+        let kops = |m: &Measurement| m.ops as f64 / m.seconds / 1e3;
+        let rates = all(&kops);
+        let (least, most) = rates.iter().fold((f64::MAX, 0.0f64), |(least, most), &r| (least.min(r), most.max(r)));
+        let middle = median(rates)?;
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        Some(Row {
+            kops: middle,
+            spread: (most - least) / middle,
+            idle_seconds: median(all(&|m| m.idle_seconds))?,
+            percentiles_us: [
+                median(all(&|m| m.latencies.p50_us))?,
+                median(all(&|m| m.latencies.p99_us))?,
+                median(all(&|m| m.latencies.p999_us))?,
+            ],
+            max_us: median(all(&|m| m.latencies.max_us))?,
+            caller_cpu_us: median(all(&|m| m.caller_cpu_ns as f64 / 1e3 / m.ops as f64))?,
+            cpu_us: median(all(&|m| m.cpu_ns as f64 / 1e3 / m.ops as f64))?,
+            write_amplification: some(&|m| ratio(m.engine_write_bytes?, m.user_bytes)),
+            device_write_amplification: some(&|m| ratio(m.device_write_bytes?, m.user_bytes)),
+            space_amplification: some(&|m| ratio(m.disk_bytes, m.live_bytes)).unwrap_or(0.0),
+            table_space_amplification: some(&|m| ratio(m.table_bytes?, m.live_bytes)),
+            peak_rss_mib: some(&|m| m.peak_rss_bytes.map(mib)),
+            anonymous_mib: some(&|m| m.anonymous_bytes.map(mib)),
+        })
+    }
+}
+
+fn ratio(bytes: u64, of_bytes: u64) -> Option<f64> {
+    (of_bytes > 0).then(|| bytes as f64 / of_bytes as f64)
+}
+
+/// The middle value; of an even number the mean of the two in the middle; `None` of none.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let upper = *values.get(middle)?;
+    Some(if values.len() % 2 == 1 { upper } else { (values[middle - 1] + upper) / 2.0 })
+}
+
+/// What a value is called on the command line.
+fn name_of(value: &impl clap::ValueEnum) -> String {
+    value.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
+}
+
+/// A number with `decimals`, or a dash.
+fn or_dash(value: Option<f64>, decimals: usize) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.decimals$}"))
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.header(f)?;
+        self.table(f)?;
+        self.notes(f)?;
+        for (engine, details) in &self.details {
+            if !details.is_empty() {
+                write!(f, "\n{} after the last workload:\n{}", engine.name(), details)?;
+            }
+        }
+        for failure in &self.failures {
+            writeln!(f, "\nFAILED {failure}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn header(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = &self.settings;
+        writeln!(f, "siltstone {}; {}", env!("CARGO_PKG_VERSION"), self.machine)?;
+        writeln!(
+            f,
+            "{} keys of {} B, values of {} B ({:.0} MiB); seed {}, threads {}, memory {} MiB, durability {}, compression {}, blocks {} B; medians of {}",
+            s.keys,
+            s.key_bytes,
+            s.value_bytes,
+            (s.keys as f64) * (s.key_bytes + s.value_bytes) as f64 / f64::from(1 << 20),
+            s.seed,
+            s.threads,
+            s.memory_mib,
+            name_of(&s.durability),
+            name_of(&s.compression),
+            s.block_bytes,
+            self.repeat
+        )
+    }
+
+    fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n{:<13}{:<11}{:>10}{:>8}{:>9}{:>9}{:>9}{:>9}{:>9}{:>10}{:>10}{:>8}{:>8}{:>7}{:>8}{:>7}{:>8}{:>9}{:>9}",
+            "workload",
+            "engine",
+            "kops/s",
+            "spread",
+            "of floor",
+            "own us",
+            "of floor",
+            "p50 us",
+            "p99 us",
+            "p99.9 us",
+            "max us",
+            "CPU us",
+            "idle s",
+            "WA",
+            "dev WA",
+            "SA",
+            "tab SA",
+            "RSS MiB",
+            "anon MiB"
+        )?;
+        for (at, workload) in self.workloads.iter().enumerate() {
+            let floor = self.row(EngineKind::Floor, at);
+            for &engine in &self.engines {
+                if let Some(row) = self.row(engine, at) {
+                    row.line(f, workload.name(), engine.name(), floor.as_ref())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn notes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\nkops/s: thousand operations a second over the phase, without the time to idle, which is `idle s`. own us: CPU time an operation of the calling threads, and its ratio, which bears up better when the machine does other work; CPU: of all threads, until idle. An operation of seekrandom is a seek and {} entries, of a scan an entry; all else is a put, get or delete.\n\
+             Latencies: of 1 operation in 16, chosen at random, in the same pass; each is too long by the {:.0} ns of a reading of the clock. Longer ones than `max` may have gone unsampled.\n\
+             Making keys and values, and checking every byte of every answer, is part of all figures, alike for all engines.\n\
+             WA: bytes written / user bytes, log included, as the engine counts; dev WA: as the operating system counts (- without a device). SA: files / live data, logs and spare logs included; tab SA: tables alone.\n\
+             RSS: the peak in the phase; pages of mapped files count. anon: what of it belongs to no file, at the end of the phase.\n\
+             Floor: a BTreeMap in memory behind an uncontended read-write lock, each write also appended to a log through a 64 KiB buffer: its `buffered` may lose that buffer with the process, siltstone's may not. Gets of siltstone answer a value that can be kept, those of the floor are visited in place.\n\
+             Each session has its own process and directory; both use the system's allocator.",
+            self.settings.seek_entries, self.clock_ns
+        )
+    }
+}
+
+impl Row {
+    fn line(&self, f: &mut fmt::Formatter<'_>, workload: &str, engine: &str, floor: Option<&Row>) -> fmt::Result {
+        let [p50, p99, p999] = self.percentiles_us;
+        // A file system in memory has no device to write to.
+        let device = self.device_write_amplification.filter(|&wa| wa > 0.0);
+        writeln!(
+            f,
+            "{workload:<13}{engine:<11}{:>10.1}{:>7.0}%{:>9}{:>9.2}{:>9}{p50:>9.2}{p99:>9.2}{p999:>10.2}{:>10.1}{:>8.2}{:>8.2}{:>7}{:>8}{:>7.2}{:>8}{:>9}{:>9}",
+            self.kops,
+            self.spread * 100.0,
+            or_dash(floor.map(|floor| self.kops / floor.kops), 2),
+            self.caller_cpu_us,
+            or_dash(floor.map(|floor| floor.caller_cpu_us / self.caller_cpu_us), 2),
+            self.max_us,
+            self.cpu_us,
+            self.idle_seconds,
+            or_dash(self.write_amplification, 2),
+            or_dash(device, 2),
+            self.space_amplification,
+            or_dash(self.table_space_amplification, 2),
+            or_dash(self.peak_rss_mib, 0),
+            or_dash(self.anonymous_mib, 0),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measurement(ops: u64, seconds: f64) -> Measurement {
+        Measurement {
+            workload: Workload::FillRandom,
+            ops,
+            seconds,
+            idle_seconds: 0.5,
+            latencies: Default::default(),
+            caller_cpu_ns: 1_000 * ops,
+            cpu_ns: 2_000 * ops,
+            user_bytes: 1000,
+            device_write_bytes: Some(3000),
+            engine_write_bytes: None,
+            disk_bytes: 1500,
+            table_bytes: Some(1100),
+            live_bytes: 1000,
+            peak_rss_bytes: Some(2 << 20),
+            anonymous_bytes: None,
+        }
+    }
+
+    #[test]
+    fn medians_do_not_depend_on_the_order() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![3.0]), Some(3.0));
+        assert_eq!(median(vec![9.0, 1.0, 4.0]), Some(4.0));
+        assert_eq!(median(vec![9.0, 1.0, 4.0, 6.0]), Some(5.0));
+    }
+
+    #[test]
+    fn rows_are_ratios_of_medians() {
+        let runs = [measurement(1_000_000, 1.0), measurement(1_000_000, 4.0), measurement(1_000_000, 2.0)];
+        let row = Row::of(&runs.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!((row.kops, row.spread, row.caller_cpu_us, row.cpu_us), (500.0, 1.5, 1.0, 2.0));
+        assert_eq!((row.write_amplification, row.device_write_amplification), (None, Some(3.0)));
+        assert_eq!((row.space_amplification, row.table_space_amplification), (1.5, Some(1.1)));
+        assert_eq!((row.peak_rss_mib, row.anonymous_mib), (Some(2.0), None));
+        let reads = Measurement { user_bytes: 0, ..measurement(1, 1.0) };
+        assert_eq!(Row::of(&[&reads]).unwrap().device_write_amplification, None);
+        assert_eq!(Row::of(&[]), None);
+    }
+
+    #[test]
+    fn engines_stand_beside_the_floor() {
+        let plan = Plan {
+            workloads: vec![Workload::FillRandom, Workload::FillRandom],
+            engines: vec![EngineKind::Siltstone, EngineKind::Floor],
+            settings: Settings::default(),
+            repeat: 2,
+            dir: std::env::temp_dir(),
+            json: None,
+        };
+        let mut report = Report::new(&plan);
+        let mut add = |engine, repetition, seconds| {
+            report.samples.push(Sample { engine, repetition, measurement: measurement(1_000_000, seconds) });
+        };
+        for repetition in [1, 2] {
+            add(EngineKind::Siltstone, repetition, 2.0);
+            add(EngineKind::Floor, repetition, 1.0);
+            add(EngineKind::Siltstone, repetition, 8.0);
+        }
+        report.failures.push("siltstone: wrong answer".to_owned());
+        assert_eq!(report.row(EngineKind::Siltstone, 1).unwrap().kops, 125.0);
+        assert_eq!(report.row(EngineKind::Floor, 1), None, "it did not come so far");
+        let text = report.to_string();
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("fillrandom")).collect();
+        let ratios: Vec<_> = lines.iter().map(|line| line.split_whitespace().nth(4).unwrap()).collect();
+        assert_eq!(ratios, ["0.50", "1.00", "-"], "{text}");
+        assert!(text.contains("seed 42") && text.contains("durability buffered, compression none"), "{text}");
+        assert!(text.contains("FAILED siltstone: wrong answer"), "{text}");
+    }
+}

@@ -1,0 +1,121 @@
+//! [`Settings`]: everything that has to be the same for all engines of a run.
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+/// What an acknowledged write survives; see [`siltstone::Durability`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// Nothing is logged.
+    NoLog,
+    /// A killed process.
+    Buffered,
+    /// Power loss.
+    Synced,
+}
+
+/// How tables are stored; see [`siltstone::Compression`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// As they are.
+    None,
+    /// LZ4 on the bottom level.
+    Lz4Bottom,
+    /// LZ4 on every level.
+    Lz4,
+}
+
+/// What all engines of a run are given alike.
+///
+/// ```
+/// let settings = siltstone_benches::settings::Settings { keys: 1000, ..Default::default() };
+/// assert_eq!((settings.key_bytes, settings.value_bytes), (16, 100));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Args)]
+pub struct Settings {
+    /// How many keys
+    #[arg(long, default_value_t = 2_000_000)]
+    pub keys: u64,
+    /// The length of a value, in bytes
+    #[arg(long, default_value_t = 100)]
+    pub value_bytes: usize,
+    /// The length of a key, in bytes (8 or more)
+    #[arg(long, default_value_t = 16)]
+    pub key_bytes: usize,
+    /// What keys, values and all orders follow from
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// How many threads work at the same time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: u32,
+    /// The memory budget of an engine, in MiB
+    #[arg(long, default_value_t = 256)]
+    pub memory_mib: usize,
+    /// What an acknowledged write survives
+    #[arg(long, value_enum, default_value_t = Durability::Buffered)]
+    pub durability: Durability,
+    /// How tables are stored
+    #[arg(long, value_enum, default_value_t = Compression::None)]
+    pub compression: Compression,
+    /// The size of a table block, in bytes
+    #[arg(long, default_value_t = 4096)]
+    pub block_bytes: u32,
+    /// How many random gets a read workload does [default: as many as there are keys]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub reads: Option<u64>,
+    /// How many seeks seekrandom does [default: a tenth of the keys]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeks: Option<u64>,
+    /// How many entries each seek reads
+    #[arg(long, default_value_t = 10)]
+    pub seek_entries: usize,
+    /// How often the scan workloads go over everything
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub scan_passes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            keys: 2_000_000,
+            value_bytes: 100,
+            key_bytes: 16,
+            seed: 42,
+            threads: 1,
+            memory_mib: 256,
+            durability: Durability::Buffered,
+            compression: Compression::None,
+            block_bytes: 4096,
+            reads: None,
+            seeks: None,
+            seek_entries: 10,
+            scan_passes: 5,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    #[test]
+    fn the_command_line_and_the_default_agree() {
+        assert_eq!(Command::parse_from(["run"]).settings, Settings::default());
+    }
+
+    #[test]
+    fn settings_survive_the_way_to_another_process() {
+        let settings = Settings { durability: Durability::NoLog, reads: Some(7), ..Settings::default() };
+        let json = serde_json::to_string(&settings).unwrap();
+        assert_eq!(serde_json::from_str::<Settings>(&json).unwrap(), settings);
+    }
+}
