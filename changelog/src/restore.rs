@@ -22,6 +22,9 @@ const RESTORING: &str = "changelog/restoring";
 const REPORT_BYTES: u64 = 1 << 20;
 const REPORT_BATCHES: u64 = 4096;
 
+/// Who is told of progress.
+type Report = Box<dyn FnMut(&Progress)>;
+
 /// How far a restore has got.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -66,7 +69,7 @@ pub struct Restore<S> {
     file_system: Option<Arc<dyn FileSystem>>,
     keyspaces: HashMap<KeyspaceName, KeyspaceOptions>,
     allow_partial: bool,
-    on_progress: Option<Box<dyn FnMut(&Progress)>>,
+    on_progress: Option<Report>,
 }
 
 impl<S: Source> Restore<S> {

@@ -50,13 +50,13 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let shipper = ship(&db, sink, ShipOptions::new())?;
 
     let counted = words::count(&db, &input::find(&arguments.files)?)?;
-    report::counted(&counted);
-    report::gets(&words::read_back(&db)?);
-
     let lag = shipper.lag();
     let started = Instant::now();
     let position = shipper.flush()?;
-    report::shipped(&shipper.status(), lag, started.elapsed(), &position);
+    let flushed = started.elapsed();
+    report::counted(&counted);
+    report::gets(&words::read_back(&db)?);
+    report::shipped(&shipper.status(), lag, flushed, &position);
     println!("\n{}", db.metrics());
 
     // A moment to compare with, then the machine is lost.
