@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use siltstone::fs::{FileSystem, OsFileSystem};
-use siltstone::{Change, ChangeBatch, Db, KeyspaceName, KeyspaceOptions, Options, WriteBatch};
+use siltstone::{Change, ChangeBatch, Db, Durability, KeyspaceName, KeyspaceOptions, Options, WriteBatch};
 
 use crate::error::{Error, Result};
 use crate::position::Position;
@@ -161,7 +161,8 @@ impl<S: Source> Restore<S> {
         }
         let mut begun = WriteBatch::new();
         begun.metadata(RESTORING, Some("1"));
-        db.write(begun)?;
+        // On storage before the first keyspace is: those are durable at once, and would make it a database like any other.
+        db.write_with(begun, Durability::Synced)?;
         Ok(None)
     }
 

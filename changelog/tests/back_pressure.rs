@@ -31,7 +31,7 @@ impl Sink for Measuring {
 
 #[test]
 fn what_lies_between_two_flushes_is_bounded() {
-    let db = small(&sim().0).open(db_path()).unwrap();
+    let db = small(&sim().0).memory_bytes(64 << 20).open(db_path()).unwrap();
     let words = db.keyspace("words", Default::default()).unwrap();
     for i in 0..2000u32 {
         words.put(i.to_be_bytes(), vec![7; 996]).unwrap();
@@ -40,7 +40,7 @@ fn what_lies_between_two_flushes_is_bounded() {
     let inner = MemorySink::new();
     let sink = Measuring { inner: inner.clone(), pending: 0, most: most.clone() };
     let clock = Arc::new(ManualClock::default());
-    let shipper = ship(&db, sink, eager(&clock).flush_bytes(100_000).allow_partial(true)).unwrap();
+    let shipper = ship(&db, sink, eager(&clock).flush_bytes(100_000)).unwrap();
     shipper.flush().unwrap();
     assert_eq!(inner.batches().last().unwrap().last_seqno(), 2000);
     let most = most.load(Ordering::SeqCst);

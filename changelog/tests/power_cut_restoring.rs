@@ -34,7 +34,7 @@ fn an_interrupted_restore_goes_on() {
             check_position(&fs, &log, &format!("call {n}, {keep:?}"));
             match restore(sink.source(), &fs) {
                 Ok(again) => {
-                    assert_eq!(without_empty(contents(&again)), expected, "call {n}, {keep:?}");
+                    assert!(without_empty(contents(&again)) == expected, "call {n}, {keep:?}");
                     assert_eq!(again.last_seqno(), db.last_seqno(), "call {n}, {keep:?}");
                 }
                 // It was finished: a database like any other.
@@ -44,7 +44,7 @@ fn an_interrupted_restore_goes_on() {
                         "call {n}, {keep:?}: {error}"
                     );
                     let done = small(&fs).open(db_path()).unwrap();
-                    assert_eq!(without_empty(contents(&done)), expected, "call {n}, {keep:?}: finished");
+                    assert!(without_empty(contents(&done)) == expected, "call {n}, {keep:?}: finished");
                 }
             }
         }

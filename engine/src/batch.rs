@@ -351,13 +351,13 @@ mod tests {
         batch.delete_in(1, 4, b"key");
         batch.metadata("position", Some("12"));
         for len in 0..batch.encoded.len() {
-            Ops::new(&batch.encoded[..len]).for_each(|op| drop(op));
+            Ops::new(&batch.encoded[..len]).for_each(drop);
         }
         for at in 0..batch.encoded.len() {
             for bit in 0..8 {
                 let mut flipped = batch.encoded.clone();
                 flipped[at] ^= 1 << bit;
-                Ops::new(&flipped).for_each(|op| drop(op));
+                Ops::new(&flipped).for_each(drop);
             }
         }
     }

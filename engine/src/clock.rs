@@ -12,6 +12,22 @@ pub trait Clock: Debug + Send + Sync + 'static {
     fn sleep(&self, duration: Duration);
 }
 
+/// A clock that only moves when somebody sleeps by it.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct ManualClock(parking_lot::Mutex<Duration>);
+
+#[cfg(test)]
+impl Clock for ManualClock {
+    fn now(&self) -> Duration {
+        *self.0.lock()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        *self.0.lock() += duration;
+    }
+}
+
 /// The system's monotonic clock.
 #[derive(Debug)]
 pub struct SystemClock {

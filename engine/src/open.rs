@@ -146,6 +146,9 @@ impl Opened {
         let replayed = replay(&**fs, directory, &input, options.read_only, &mut |first, count, payload, file, at| {
             memory.record(first, count, payload).map_err(|reason| Error::corruption(file, at, reason))
         })?;
+        if replayed.dropped_bytes > 0 {
+            tracing::info!(bytes = replayed.dropped_bytes, "the end of the log was never synced and is not whole");
+        }
         let last_seqno = replayed.last_logged_seqno.max(state.last_seqno);
         let Replay { memtables, dropped, metadata, .. } = memory;
         let log = Opened::continue_log(options, directory, &state, replayed, last_seqno)?;

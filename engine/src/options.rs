@@ -64,6 +64,7 @@ pub struct Options {
     pub(crate) mmap_limit_bytes: Option<u64>,
     pub(crate) max_open_tables: usize,
     pub(crate) background_threads: usize,
+    pub(crate) compaction_bytes_per_second: Option<u64>,
     pub(crate) wal_segment_bytes: Option<u64>,
     pub(crate) max_wal_bytes: Option<u64>,
     pub(crate) max_retained_wal_bytes: u64,
@@ -84,6 +85,7 @@ impl Default for Options {
             mmap_limit_bytes: None,
             max_open_tables: 1000,
             background_threads: 2,
+            compaction_bytes_per_second: None,
             wal_segment_bytes: None,
             max_wal_bytes: None,
             max_retained_wal_bytes: 4 << 30,
@@ -163,6 +165,12 @@ impl Options {
         self
     }
 
+    /// How many bytes a second compactions may write, all together, 64 KiB or more. Default: no limit. Flushes are not limited: writers wait for them.
+    pub fn compaction_bytes_per_second(mut self, bytes: u64) -> Self {
+        self.compaction_bytes_per_second = Some(bytes);
+        self
+    }
+
     /// The size of a full-grown log segment in bytes, at least 64 KiB. Default: an eighth of the memory budget, at most 64 MiB. The first
     /// segments of a database are smaller.
     pub fn wal_segment_bytes(mut self, bytes: u64) -> Self {
@@ -203,6 +211,12 @@ impl Options {
         in_bounds("block_cache_bytes", limits.block_cache_bytes as u64, 0, half)?;
         in_bounds("max_open_tables", self.max_open_tables as u64, 16, u64::MAX)?;
         in_bounds("background_threads", self.background_threads as u64, 1, 64)?;
+        in_bounds(
+            "compaction_bytes_per_second",
+            self.compaction_bytes_per_second.unwrap_or(1 << 20),
+            64 << 10,
+            u64::MAX,
+        )?;
         in_bounds("wal_segment_bytes", limits.wal_segment_bytes, 64 << 10, 1 << 30)?;
         in_bounds("max_wal_bytes", limits.max_wal_bytes, limits.wal_segment_bytes, u64::MAX)
     }

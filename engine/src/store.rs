@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::background::{Part, Signal};
 use crate::batch::KeyspaceId;
+use crate::compaction::rate::RateLimiter;
 use crate::error::Result;
 use crate::fs::FileLock;
 use crate::health::Health;
@@ -47,6 +48,7 @@ pub(crate) struct Store {
     /// All memtables together, active and sealed.
     memtable_bytes: AtomicUsize,
     pub(crate) metadata: Metadata,
+    pub(crate) compaction_rate: Option<RateLimiter>,
     pub(crate) flushes: TreeQueue,
     pub(crate) compactions: TreeQueue,
     /// How many iterators are live.
@@ -105,6 +107,7 @@ impl Store {
             arenas: parts.arenas,
             memtable_bytes: AtomicUsize::new(memtables.sum()),
             metadata: parts.metadata,
+            compaction_rate: parts.options.compaction_bytes_per_second.map(RateLimiter::new),
             flushes: TreeQueue::default(),
             compactions: TreeQueue::default(),
             iterators: AtomicUsize::new(0),

@@ -4,7 +4,7 @@ use crate::key::SeqNo;
 use crate::version::{LAST_LEVEL, LEVELS};
 
 use super::level0;
-use super::plan::{Plan, PlanKind, file_bytes};
+use super::plan::{Plan, PlanKind};
 use super::score::{LeveledOptions, Scores};
 use super::shape::{Shape, TableShape};
 
@@ -93,16 +93,6 @@ fn dense(shape: &Shape<'_>, level: usize, table: &TableShape<'_>, oldest_snapsho
         return (meta.max_seqno < oldest_snapshot_seqno).then_some(Dense::Here);
     }
     (meta.tombstones >= meta.entries.div_ceil(2)).then_some(Dense::Below)
-}
-
-/// The file bytes that are waiting in tables which [`pick`] would call dense in tombstones; for metrics.
-pub(crate) fn tombstone_dense_bytes(shape: &Shape<'_>, oldest_snapshot_seqno: SeqNo) -> u64 {
-    let dense_in = |level: usize| {
-        let tables =
-            shape.levels[level].iter().filter(move |table| dense(shape, level, table, oldest_snapshot_seqno).is_some());
-        file_bytes(&tables.copied().collect::<Vec<_>>())
-    };
-    (0..LEVELS).map(dense_in).sum()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub(crate) mod leveled;
 pub(crate) mod manual;
 pub(crate) mod output;
 pub(crate) mod plan;
+pub(crate) mod rate;
 pub(crate) mod retention;
 pub(crate) mod score;
 pub(crate) mod shape;

@@ -51,6 +51,9 @@ pub(crate) struct Outputs<'s> {
     current: Option<TableBuilder>,
     finished: Vec<TableMeta>,
     started: Vec<u64>,
+    /// How much of what was written the rate limiter knows.
+    paid_bytes: u64,
+    limited: bool,
     last_key: Vec<u8>,
     last_prefix: u64,
     written: Written,
@@ -67,7 +70,9 @@ impl<'s> Outputs<'s> {
         // Inside level 0 the outputs must stay one run: tables of one age.
         let target_bytes = if plan.output_level == 0 { u64::MAX } else { picker.target_table_bytes };
         let grandparents = if plan.output_level == 0 { &[][..] } else { &plan.grandparents };
-        Outputs::with(store, options, plan.bottom, target_bytes, picker.max_grandparent_bytes(), grandparents)
+        let max_overlap_bytes = picker.max_grandparent_bytes();
+        let outputs = Outputs::with(store, options, plan.bottom, target_bytes, max_overlap_bytes, grandparents);
+        Outputs { limited: true, ..outputs }
     }
 
     fn with(
@@ -98,6 +103,8 @@ impl<'s> Outputs<'s> {
             current: None,
             finished: Vec::new(),
             started: Vec::new(),
+            paid_bytes: 0,
+            limited: false,
             last_key: Vec::new(),
             last_prefix: 0,
             written: Written::default(),
@@ -137,10 +144,20 @@ impl<'s> Outputs<'s> {
             until_check -= 1;
             if until_check == 0 {
                 until_check = ENTRIES_A_CHECK;
+                self.keep_to_rate();
                 pause()?;
             }
         }
         Ok(())
+    }
+
+    fn keep_to_rate(&mut self) {
+        let Some(rate) = self.store.compaction_rate.as_ref().filter(|_| self.limited) else { return };
+        let finished_bytes: u64 = self.finished.iter().map(|meta| meta.file_bytes).sum();
+        let written_bytes = finished_bytes + self.current.as_ref().map_or(0, TableBuilder::file_bytes);
+        let new_bytes = written_bytes.saturating_sub(self.paid_bytes);
+        self.paid_bytes = written_bytes;
+        rate.take(new_bytes, &*self.store.options.clock, || self.store.signal.is_stopping());
     }
 
     /// All versions of a key go into one table, so tables are cut only here.
@@ -200,7 +217,7 @@ impl<'s> Outputs<'s> {
         let fs = &self.store.options.file_system;
         let file = fs.create(&path).map_err(Error::io("creating a table", &path))?;
         self.started.push(number);
-        self.current = Some(TableBuilder::new(file, path, number, self.table_options.clone()));
+        self.current = Some(TableBuilder::new(file, path, number, self.table_options));
         Ok(())
     }
 

@@ -63,7 +63,7 @@ trait Representation: Send + Sync + Sized + 'static {
 /// The representations, so that a call costs no indirection.
 enum Entries {
     BTree(BTree),
-    SkipList(SkipList),
+    SkipList(Box<SkipList>),
 }
 
 /// Counters of one memtable. One writer changes them, without read-modify-write; readers get figures.
@@ -71,7 +71,6 @@ enum Entries {
 struct Counters {
     entries: AtomicU64,
     tombstones: AtomicU64,
-    user_bytes: AtomicU64,
     /// `!first_seqno`, so that 0 means none.
     first_seqno_inverted: AtomicU64,
     last_seqno: AtomicU64,
@@ -81,12 +80,11 @@ struct Counters {
 // memtable, which synchronizes.
 impl Counters {
     #[inline]
-    fn count(&self, trailer: Trailer, bytes: usize) {
+    fn count(&self, trailer: Trailer) {
         let add = |counter: &AtomicU64, n| counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
         let raise = |counter: &AtomicU64, n| counter.store(counter.load(Ordering::Relaxed).max(n), Ordering::Relaxed);
         add(&self.entries, 1);
         add(&self.tombstones, trailer.is_delete().into());
-        add(&self.user_bytes, bytes as u64);
         raise(&self.first_seqno_inverted, !trailer.seqno());
         raise(&self.last_seqno, trailer.seqno());
     }
@@ -107,7 +105,7 @@ impl Memtable {
     pub(crate) fn new(kind: MemtableKind, expected_bytes: usize, pool: &Arc<ArenaPool>) -> Self {
         let entries = match kind {
             MemtableKind::BTree => Entries::BTree(BTree::new(pool)),
-            MemtableKind::SkipList => Entries::SkipList(SkipList::new(pool)),
+            MemtableKind::SkipList => Entries::SkipList(Box::new(SkipList::new(pool))),
         };
         let filter_keys = (expected_bytes / EXPECTED_ENTRY_BYTES).max(FILTER_THRESHOLD.0);
         Memtable { entries, counters: Counters::default(), filter: OnceLock::new(), filter_keys }
@@ -118,14 +116,14 @@ impl Memtable {
     #[inline]
     pub(crate) fn insert(&self, key: &[u8], trailer: Trailer, value: &[u8]) {
         match &self.entries {
-            Entries::BTree(tree) => tree.insert(key, trailer, value, |tree| self.account(tree, key, trailer, value)),
-            Entries::SkipList(list) => list.insert(key, trailer, value, |list| self.account(list, key, trailer, value)),
+            Entries::BTree(tree) => tree.insert(key, trailer, value, |tree| self.account(tree, key, trailer)),
+            Entries::SkipList(list) => list.insert(key, trailer, value, |list| self.account(list, key, trailer)),
         }
     }
 
     #[inline]
-    fn account(&self, entries: &impl Representation, key: &[u8], trailer: Trailer, value: &[u8]) {
-        self.counters.count(trailer, key.len() + value.len());
+    fn account(&self, entries: &impl Representation, key: &[u8], trailer: Trailer) {
+        self.counters.count(trailer);
         match self.filter.get() {
             Some(filter) => filter.insert(hash_key(key)),
             None if self.entries() >= self.filter_threshold() => self.build_filter(entries, key),
@@ -190,11 +188,6 @@ impl Memtable {
     /// Entries that are tombstones.
     pub(crate) fn tombstones(&self) -> u64 {
         self.counters.tombstones.load(Ordering::Relaxed)
-    }
-
-    /// Keys and values as the user gave them, in bytes.
-    pub(crate) fn user_bytes(&self) -> u64 {
-        self.counters.user_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether nothing was added.

@@ -76,6 +76,9 @@ impl View {
         touched: &mut Touched,
         with: impl FnOnce(Found<'_>) -> R,
     ) -> Result<Option<R>> {
+        if !self.sealed.is_empty() {
+            self.memtables().for_each(|memtable| memtable.prefetch_filter(lookup.hash));
+        }
         for memtable in self.memtables() {
             if let Some((trailer, value)) = memtable.get(lookup) {
                 return Ok(trailer.is_put().then(|| with(Found::Memory(value))));

@@ -116,16 +116,6 @@ impl<C: Cursor> VisibleCursor<C> {
         if self.position == Position::Here { self.inner.key_prefix() } else { self.key_prefix }
     }
 
-    /// The entry's value. Only while valid.
-    #[inline]
-    pub(crate) fn value(&self) -> &[u8] {
-        match (self.position, &self.kept) {
-            (Position::Here, _) => self.inner.value(),
-            (_, Kept::Copied) => &self.value,
-            (_, Kept::Pinned(bytes)) => bytes,
-        }
-    }
-
     /// The entry's value, independent of the cursor: pinned where it lies if it is large and may be, copied otherwise. Only while valid.
     #[inline]
     pub(crate) fn value_slice(&self) -> Slice {

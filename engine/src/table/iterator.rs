@@ -36,11 +36,6 @@ impl TableCursor {
         TableCursor { fill_cache: false, ..TableCursor::new(table) }
     }
 
-    /// The table.
-    pub(crate) fn table(&self) -> &Arc<Table> {
-        &self.table
-    }
-
     fn load(&mut self, ordinal: usize) -> Result<()> {
         if self.ordinal != ordinal {
             self.valid = false;

@@ -44,11 +44,6 @@ impl TableMeta {
     pub(crate) fn overlaps(&self, smallest: &[u8], largest: &[u8]) -> bool {
         self.smallest <= largest && self.largest >= smallest
     }
-
-    /// Whether `key` lies in the table's key range.
-    pub(crate) fn covers(&self, key: &[u8]) -> bool {
-        self.overlaps(key, key)
-    }
 }
 
 /// Something that stands for one table: the engine's table handles, or bare descriptions in tests and simulations.

@@ -44,7 +44,6 @@ enum Source {
 pub(crate) struct Table {
     path: PathBuf,
     number: u64,
-    file_bytes: u64,
     source: Source,
     index: Index,
     filter: Option<Filter>,
@@ -134,7 +133,6 @@ impl Table {
         Ok(Table {
             path: path.to_owned(),
             number,
-            file_bytes,
             source,
             index,
             filter,
@@ -180,21 +178,6 @@ impl Table {
             Source::Map(map) => map.len() as u64,
             Source::File(_) => 0,
         }
-    }
-
-    /// The file.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The table's number.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// The file's length in bytes.
-    pub(crate) fn file_bytes(&self) -> u64 {
-        self.file_bytes
     }
 
     /// The table's counts and bounds.

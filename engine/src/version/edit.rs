@@ -112,6 +112,7 @@ mod tag {
 
 impl Edit {
     /// Whether it changes nothing.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         *self == Edit::default()
     }

@@ -4,12 +4,11 @@
 //! search finds the only table that can hold a key. All versions of one user key that are in a level are in one table of it (level 0 aside).
 
 use std::cmp::Ordering;
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::key::{SeqNo, prefix_u64};
+use crate::key::prefix_u64;
 use crate::table::{HasMeta, TableMeta};
 
 use super::LEVELS;
@@ -178,13 +177,6 @@ impl<T: HasMeta> Level<T> {
         self.tables[from..from + tied].partition_point(|table| table.meta().largest < key)
     }
 
-    /// The run of tables that meet `smallest..=largest`, in a level other than 0.
-    fn run(&self, smallest: &[u8], largest: &[u8]) -> Range<usize> {
-        let begin = self.tables.partition_point(|table| table.meta().largest < smallest);
-        let len = self.tables[begin..].partition_point(|table| table.meta().smallest <= largest);
-        begin..begin + len
-    }
-
     fn check(&self, number: usize) -> Result<(), String> {
         let metas: Vec<_> = self.tables.iter().map(|table| table.meta()).collect();
         for meta in &metas {
@@ -276,28 +268,11 @@ impl<T: HasMeta> Version<T> {
         self.levels[level].find(key)
     }
 
-    /// The tables of `level` that meet `smallest..=largest`, in the level's order.
-    pub(crate) fn overlapping<'a>(
-        &'a self,
-        level: usize,
-        smallest: &'a [u8],
-        largest: &'a [u8],
-    ) -> impl Iterator<Item = &'a Arc<T>> {
-        let in_level = &self.levels[level];
-        let run = if level == 0 { 0..in_level.tables.len() } else { in_level.run(smallest, largest) };
-        in_level.tables[run].iter().filter(move |table| table.meta().overlaps(smallest, largest))
-    }
-
     /// Whether a level deeper than `level` may hold `key`. For a tombstone that goes to `level`: if not, and no older level-0 table covers the key
     /// (see [`key_may_exist_in_older_level0`](Self::key_may_exist_in_older_level0)), it hides nothing.
     #[inline]
     pub(crate) fn key_range_may_exist_below(&self, level: usize, key: &[u8]) -> bool {
         self.levels.iter().skip((level + 1).max(1)).any(|level| level.find(key).is_some())
-    }
-
-    /// Whether a level-0 table all of whose entries are older than `seqno` covers `key`. For compactions that leave older level-0 tables behind.
-    pub(crate) fn key_may_exist_in_older_level0(&self, seqno: SeqNo, key: &[u8]) -> bool {
-        self.find_in_level0(key).any(|table| table.meta().max_seqno < seqno)
     }
 
     /// The length of all table files together, in bytes.
@@ -325,6 +300,7 @@ impl<T: HasMeta> Version<T> {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
+    use crate::key::SeqNo;
 
     /// A table of 100 entries and 1,000 bytes.
     pub(crate) fn table(number: u64, smallest: &[u8], largest: &[u8], min_seqno: SeqNo, max_seqno: SeqNo) -> TableMeta {

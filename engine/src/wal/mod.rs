@@ -280,11 +280,13 @@ impl Wal {
     }
 
     /// The number of the oldest segment that is still listed.
+    #[cfg(test)]
     pub(crate) fn oldest_segment(&self) -> u64 {
         self.segments.lock().oldest().number
     }
 
     /// The number of the segment that is being appended to.
+    #[cfg(test)]
     pub(crate) fn active_segment(&self) -> u64 {
         self.segments.lock().active().number
     }

@@ -90,18 +90,7 @@ impl Pressure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parking_lot::Mutex;
-
-    #[derive(Debug, Default)]
-    struct ManualClock(Mutex<Duration>);
-    impl Clock for ManualClock {
-        fn now(&self) -> Duration {
-            *self.0.lock()
-        }
-        fn sleep(&self, duration: Duration) {
-            *self.0.lock() += duration;
-        }
-    }
+    use crate::clock::ManualClock;
 
     #[test]
     fn the_delay_is_nothing_without_debt_and_grows_with_it() {

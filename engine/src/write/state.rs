@@ -15,6 +15,7 @@ use crate::write::queue::{Commit, Request};
 
 /// One keyspace as the commit path sees it.
 struct Slot {
+    id: KeyspaceId,
     tree: Arc<Tree>,
     /// The same memtable as in the tree's view, at hand without loading the view.
     active: Arc<Memtable>,
@@ -25,8 +26,8 @@ pub(crate) struct CommitState {
     store: Arc<Store>,
     log: WalWriter,
     last_seqno: SeqNo,
-    /// By keyspace id; `None` for dropped ones.
-    slots: Vec<Option<Slot>>,
+    /// The live keyspaces, by ascending id.
+    slots: Vec<Slot>,
     /// Whether the background knows that the log needs a segment.
     spare_asked: bool,
 }
@@ -39,18 +40,20 @@ impl CommitState {
 
     /// Writes to `tree` go to its active memtable from now on.
     pub(crate) fn add(&mut self, tree: Arc<Tree>) {
-        let at = tree.id as usize;
-        if self.slots.len() <= at {
-            self.slots.resize_with(at + 1, || None);
-        }
         let active = tree.view().active.clone();
-        self.slots[at] = Some(Slot { tree, active });
+        let at = self.slots.partition_point(|slot| slot.id < tree.id);
+        self.slots.insert(at, Slot { id: tree.id, tree, active });
+    }
+
+    #[inline]
+    fn find(&self, id: KeyspaceId) -> Option<usize> {
+        self.slots.binary_search_by_key(&id, |slot| slot.id).ok()
     }
 
     fn slot(&self, id: KeyspaceId) -> Result<&Slot> {
-        match self.slots.get(id as usize) {
-            Some(Some(slot)) => Ok(slot),
-            _ => Err(Error::KeyspaceDropped { name: self.store.name_of(id).to_string() }),
+        match self.find(id) {
+            Some(at) => Ok(&self.slots[at]),
+            None => Err(Error::KeyspaceDropped { name: self.store.name_of(id).to_string() }),
         }
     }
 
@@ -138,8 +141,8 @@ impl CommitState {
     }
 
     fn drop_slot(&mut self, id: KeyspaceId, seqno: SeqNo) {
-        if let Some(slot) = self.slots.get_mut(id as usize).and_then(Option::take) {
-            slot.tree.mark_dropped(seqno);
+        if let Some(at) = self.find(id) {
+            self.slots.remove(at).tree.mark_dropped(seqno);
         }
     }
 
@@ -149,9 +152,8 @@ impl CommitState {
         let mut active: Vec<(usize, KeyspaceId)> = self
             .slots
             .iter()
-            .flatten()
             .filter(|slot| !slot.active.is_empty())
-            .map(|slot| (slot.active.bytes(), slot.tree.id))
+            .map(|slot| (slot.active.bytes(), slot.id))
             .collect();
         active.sort_unstable_by(|a, b| b.cmp(a));
         let mut active_bytes: usize = active.iter().map(|(bytes, _)| bytes).sum();
@@ -165,7 +167,8 @@ impl CommitState {
 
     /// Seals a keyspace's active memtable, unless it is empty, and tells the background.
     pub(crate) fn seal(&mut self, id: KeyspaceId) {
-        let Some(Some(slot)) = self.slots.get_mut(id as usize) else { return };
+        let Some(at) = self.find(id) else { return };
+        let slot = &mut self.slots[at];
         if slot.active.is_empty() {
             return;
         }
@@ -177,9 +180,12 @@ impl CommitState {
 
     /// Takes no more writes: seals what was written without the log, and forgets every keyspace, so that nothing keeps the closed database's memory. Answers with the trees to flush.
     pub(crate) fn close(&mut self) -> Vec<Arc<Tree>> {
-        let slots = self.slots.iter().flatten();
-        let unlogged: Vec<_> =
-            slots.map(|slot| slot.tree.clone()).filter(|tree| tree.unlogged.load(Ordering::Relaxed)).collect();
+        let unlogged: Vec<_> = self
+            .slots
+            .iter()
+            .map(|slot| slot.tree.clone())
+            .filter(|tree| tree.unlogged.load(Ordering::Relaxed))
+            .collect();
         for tree in &unlogged {
             self.seal(tree.id);
         }

@@ -30,7 +30,7 @@ fn work(wal: &Arc<Wal>, writer: &mut WalWriter, known: &mut Known) -> Result<()>
         if step % 10 == 9 {
             known.manifest.synced_seqno = wal.synced_seqno();
             let flushed = wal.synced_seqno();
-            if let Some(floor) = floor_segment(&wal, flushed) {
+            if let Some(floor) = floor_segment(wal, flushed) {
                 known.manifest.floor_segment = floor;
                 known.manifest.prev_seqno_floor = flushed;
                 wal.release_below(floor)?;
