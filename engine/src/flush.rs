@@ -42,7 +42,10 @@ pub(crate) fn flush_tree(store: &Store, tree: &Arc<Tree>) -> Result<()> {
     wal.sync_through(newest)?;
     let tables = write_table(store, tree, &sealed)?;
     if install(store, wal, tree, &sealed, newest, tables)? {
-        store.shrink_memtables(sealed.iter().map(|memtable| memtable.bytes()).sum());
+        let flushed_bytes = sealed.iter().map(|memtable| memtable.bytes()).sum();
+        // Freed before it is given to others.
+        drop(sealed);
+        store.shrink_memtables(flushed_bytes);
         release_log(store, wal)?;
         store.compaction_wanted(tree);
     }

@@ -89,7 +89,7 @@ struct Opened {
 impl Opened {
     fn read(options: &Options, directory: &Path) -> Result<Self> {
         let found = Manifest::open(options.file_system.clone(), directory, options.read_only)?;
-        let arenas = Arc::new(ArenaPool::new(options.memory_bytes / ARENA_POOL_SHARE));
+        let arenas = Arc::new(ArenaPool::new(options.memory_bytes / ARENA_POOL_SHARE, options.limits().buffer_bytes));
         match found {
             Some((manifest, state)) => Opened::recover(options, directory, manifest, state, arenas),
             None => Opened::create(options, directory, arenas),
@@ -419,7 +419,7 @@ mod tests {
         encode_put(&mut payload, 1, b"a", b"1");
         encode_put(&mut payload, 1, b"b", b"2");
         for (first, count, fits) in [(1, 2, true), (1, 1, false), (1, 3, false), (1, 0, false), (MAX_SEQNO, 1, false)] {
-            let mut replay = Replay::new(&options, &state, Arc::new(ArenaPool::new(0)));
+            let mut replay = Replay::new(&options, &state, Arc::new(ArenaPool::new(0, 1 << 20)));
             assert_eq!(replay.record(first, count, &payload).is_ok(), fits, "{count} from {first} on");
         }
     }

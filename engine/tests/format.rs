@@ -106,7 +106,7 @@ fn current_and_manifest_are_as_documented() {
     let mut counts = table.iter().find(|field| field.0 == 2).unwrap().1;
     let counts: Vec<u64> = (0..6).map(|_| varint(&mut counts)).collect();
     assert_eq!((counts[2], counts[3], counts[4], counts[4] + counts[5]), (53, 1, 1, 53));
-    let mut metadata = all(24).last().unwrap();
+    let mut metadata = all(24).next_back().unwrap();
     assert_eq!((bytes(&mut metadata), bytes(&mut metadata)), (&b"position"[..], &b"50"[..]));
 }
 
@@ -153,8 +153,11 @@ fn section(table: &[u8], offset: u64, stored_bytes: u64) -> &[u8] {
     &table[start..end - 5]
 }
 
-/// Key, sequence number, kind and value of every entry, and the buckets.
-fn block(block: &[u8]) -> (Vec<(Vec<u8>, u64, u8, &[u8])>, &[u8]) {
+/// Key, sequence number, kind and value.
+type Entry<'a> = (Vec<u8>, u64, u8, &'a [u8]);
+
+/// Every entry, and the buckets.
+fn block(block: &[u8]) -> (Vec<Entry<'_>>, &[u8]) {
     let (n, flags, width) = (number(block, 0, 4) as usize, block[4], usize::from(block[5]));
     let (shared_bytes, base) = (number(block, 6, 2) as usize, number(block, 8, 8));
     let (rest_bytes, value_bytes) = (number(block, 16, 4) as usize, number(block, 20, 4) as usize);
@@ -244,14 +247,14 @@ fn check_buckets(entries: &[(Vec<u8>, u64, u8, &[u8])], buckets: &[u8]) {
             continue;
         }
         let hash = xxhash_rust::xxh3::xxh3_64(key) & 0xffff_ffff;
-        let bucket = &mut expected[(hash * buckets.len() as u64 >> 32) as usize];
+        let bucket = &mut expected[((hash * buckets.len() as u64) >> 32) as usize];
         *bucket = if *bucket == 255 { i as u8 } else { 254 };
     }
     assert_eq!(buckets, expected);
 }
 
 fn may_contain(lines: &[u8], pieces: u64, hash: u64) -> bool {
-    let line = ((hash >> 32) * (lines.len() as u64 / 64) >> 32) as usize;
+    let line = (((hash >> 32) * (lines.len() as u64 / 64)) >> 32) as usize;
     let mut mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (0..pieces).all(|piece| {
         if piece > 0 && piece % 7 == 0 {

@@ -63,10 +63,6 @@ static ALLOCATOR: Counting = Counting;
 /// What is not the engine's budget: the test's own, thread stacks' bookkeeping, the log's and manifest's small buffers.
 const ALLOWANCE_BYTES: usize = 1 << 20;
 
-/// A known breach of the budget, kept visible instead of being part of the allowance: at 8 MiB with pread, compressed, 9.1 to 10.2 MiB were seen at a peak, while memtables, cache and open tables
-/// account for 4.7 MiB of them and one compaction runs. Set to 0 once what flushes and compactions hold counts as well.
-const SMALL_BUDGET_EXCESS_BYTES: usize = 2 << 20;
-
 const VALUE_BYTES: usize = 200;
 
 fn key(n: u64) -> [u8; 16] {
@@ -88,8 +84,7 @@ fn loads(memory_bytes: usize, mmap: bool, compression: Compression) -> Result<()
     let db = Options::new().memory_bytes(memory_bytes).mmap_reads(mmap).open(dir.path())?;
     let ks = db.keyspace("a", KeyspaceOptions::new().compression(compression))?;
     let count = (4 * memory_bytes / VALUE_BYTES) as u64;
-    let excess_bytes = if memory_bytes < 16 << 20 && !mmap { SMALL_BUDGET_EXCESS_BYTES } else { 0 };
-    let limit_bytes = memory_bytes + memory_bytes / 10 + ALLOWANCE_BYTES + excess_bytes;
+    let limit_bytes = memory_bytes + memory_bytes / 10 + ALLOWANCE_BYTES;
     let put = |salt: u8| (0..count).try_for_each(|n| ks.put(key(n), [salt; VALUE_BYTES]).map(drop));
     let get = || {
         (0..count).try_for_each(|n| {

@@ -91,6 +91,7 @@ impl<'s> Outputs<'s> {
         Outputs {
             store,
             table_options: TableWriteOptions {
+                append_bytes: store.limits.buffer_bytes,
                 block_bytes: options.block_bytes as usize,
                 filter_bits_per_key: options.filter_bits_per_key,
                 compress,

@@ -11,11 +11,8 @@ use parking_lot::Mutex;
 /// The first chunk, in bytes: what a memtable with one small entry costs.
 const FIRST_CHUNK_BYTES: usize = 4 << 10;
 
-/// The size chunks double up to, in bytes, and the size the pool keeps.
-const CHUNK_BYTES: usize = 1 << 20;
-
-/// An entry of more bytes gets a chunk of its own, so that at most a quarter of a full-grown chunk is ever left unused.
-const LARGE_BYTES: usize = CHUNK_BYTES / 4;
+/// An entry of more than a full-grown chunk divided by this gets a chunk of its own, so that no more of a chunk is ever left unused.
+const LARGE_SHARE: usize = 4;
 
 /// Asks the processor to fetch the cache line at `place`: a hint, for any address.
 #[inline(always)]
@@ -60,22 +57,25 @@ impl Drop for Chunk {
 pub(crate) struct ArenaPool {
     chunks: Mutex<Vec<Chunk>>,
     max_chunks: usize,
+    /// The size chunks double up to, and the size that is kept.
+    chunk_bytes: usize,
 }
 
 impl ArenaPool {
-    /// A pool that keeps at most `max_bytes` of unused memory, in whole chunks of 1 MiB.
-    pub(crate) fn new(max_bytes: usize) -> Self {
-        ArenaPool { chunks: Mutex::new(Vec::new()), max_chunks: max_bytes / CHUNK_BYTES }
+    /// A pool that keeps at most `max_bytes` of unused memory, in full-grown chunks of `chunk_bytes`, a power of two of at least 4 KiB. What a memtable has reserved and
+    /// not yet used is less than one of them.
+    pub(crate) fn new(max_bytes: usize, chunk_bytes: usize) -> Self {
+        ArenaPool { chunks: Mutex::new(Vec::new()), max_chunks: max_bytes / chunk_bytes, chunk_bytes }
     }
 
     /// The unused memory it holds now, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.chunks.lock().len() * CHUNK_BYTES
+        self.chunks.lock().len() * self.chunk_bytes
     }
 
     fn take(&self) -> Chunk {
         let kept = self.chunks.lock().pop();
-        kept.unwrap_or_else(|| Chunk::new(CHUNK_BYTES))
+        kept.unwrap_or_else(|| Chunk::new(self.chunk_bytes))
     }
 
     fn give_back(&self, chunks: impl Iterator<Item = Chunk>) {
@@ -161,13 +161,14 @@ impl Arena {
 
     #[cold]
     fn reserve(&mut self, bytes: usize) -> NonNull<u8> {
-        if bytes > LARGE_BYTES {
+        let full_bytes = self.pool.chunk_bytes;
+        if bytes > full_bytes / LARGE_SHARE {
             // The current chunk stays current: what it has left serves the small entries that follow.
             return self.keep(Chunk::new(bytes));
         }
         let chunk_bytes = self.next_chunk_bytes.max(bytes.next_power_of_two());
-        self.next_chunk_bytes = (chunk_bytes * 2).min(CHUNK_BYTES);
-        let chunk = if chunk_bytes == CHUNK_BYTES { self.pool.take() } else { Chunk::new(chunk_bytes) };
+        self.next_chunk_bytes = (chunk_bytes * 2).min(full_bytes);
+        let chunk = if chunk_bytes == full_bytes { self.pool.take() } else { Chunk::new(chunk_bytes) };
         self.free = self.keep(chunk);
         self.free_bytes = chunk_bytes;
         self.bump(bytes)
@@ -183,13 +184,17 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        self.pool.give_back(self.chunks.drain(..).filter(|chunk| chunk.bytes == CHUNK_BYTES));
+        let full_bytes = self.pool.chunk_bytes;
+        self.pool.give_back(self.chunks.drain(..).filter(|chunk| chunk.bytes == full_bytes));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const CHUNK_BYTES: usize = 1 << 20;
+    const LARGE_BYTES: usize = CHUNK_BYTES / LARGE_SHARE;
 
     fn read(place: NonNull<u8>, bytes: usize) -> Vec<u8> {
         // SAFETY: the tests read what `copy` has just written, while the arena lives.
@@ -198,7 +203,7 @@ mod tests {
 
     #[test]
     fn entries_of_all_sizes_keep_their_bytes_and_never_overlap() {
-        let mut arena = Arena::new(&Arc::new(ArenaPool::new(0)));
+        let mut arena = Arena::new(&Arc::new(ArenaPool::new(0, CHUNK_BYTES)));
         let sizes = [0, 1, 7, 100, 4095, 4096, 4097, 70_000, LARGE_BYTES, LARGE_BYTES + 1, 3 * CHUNK_BYTES, 0, 5];
         let mut places = Vec::new();
         for round in 0..20u8 {
@@ -214,7 +219,7 @@ mod tests {
 
     #[test]
     fn allocations_are_aligned_and_never_overlap() {
-        let mut arena = Arena::new(&Arc::new(ArenaPool::new(0)));
+        let mut arena = Arena::new(&Arc::new(ArenaPool::new(0, CHUNK_BYTES)));
         let mut places = Vec::new();
         for round in 0..2000usize {
             let (bytes, align) = ((round * 37) % 700 + 1, 1 << (round % 7));
@@ -231,7 +236,7 @@ mod tests {
 
     #[test]
     fn chunks_double_and_large_entries_do_not_end_the_current_chunk() {
-        let mut arena = Arena::new(&Arc::new(ArenaPool::new(0)));
+        let mut arena = Arena::new(&Arc::new(ArenaPool::new(0, CHUNK_BYTES)));
         assert_eq!(arena.reserved_bytes(), 0);
         let first = arena.copy(b"k", b"v");
         assert_eq!(arena.reserved_bytes(), FIRST_CHUNK_BYTES);
@@ -248,7 +253,7 @@ mod tests {
 
     #[test]
     fn the_pool_keeps_full_grown_chunks_up_to_its_limit() {
-        let pool = Arc::new(ArenaPool::new(2 * CHUNK_BYTES));
+        let pool = Arc::new(ArenaPool::new(2 * CHUNK_BYTES, CHUNK_BYTES));
         let mut arena = Arena::new(&pool);
         for _ in 0..30 {
             arena.copy(b"", &[1; LARGE_BYTES]);

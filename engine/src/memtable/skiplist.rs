@@ -377,7 +377,7 @@ mod tests {
     /// That steps backward arrive is tested elsewhere, by the search they fall back to if need be; this is about their cost.
     #[test]
     fn every_entry_names_the_one_before_it() {
-        let list = SkipList::new(&Arc::new(ArenaPool::new(0)));
+        let list = SkipList::new(&Arc::new(ArenaPool::new(0, 1 << 20)));
         for seqno in 1..=1000u64 {
             let key = (seqno * 7919 % 1009).to_be_bytes();
             list.insert(&key, Trailer::new(seqno, ValueKind::Put), b"value", |_| ());

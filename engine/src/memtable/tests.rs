@@ -15,7 +15,7 @@ type Found = Option<(Vec<u8>, Trailer, Vec<u8>)>;
 const KINDS: [MemtableKind; 2] = [MemtableKind::BTree, MemtableKind::SkipList];
 
 fn memtable(kind: MemtableKind, expected_bytes: usize) -> Arc<Memtable> {
-    Arc::new(Memtable::new(kind, expected_bytes, &Arc::new(ArenaPool::new(0))))
+    Arc::new(Memtable::new(kind, expected_bytes, &Arc::new(ArenaPool::new(0, 1 << 20))))
 }
 
 /// Keys that are empty, prefixes of each other, that tie in their first eight bytes, end in 0x00 or 0xff.

@@ -417,7 +417,7 @@ fn what_is_written_meanwhile_is_not_seen() {
     for seed in 0..20 {
         println!("seed {seed}");
         let mut rng = StdRng::seed_from_u64(seed);
-        let pool = Arc::new(ArenaPool::new(0));
+        let pool = Arc::new(ArenaPool::new(0, 1 << 20));
         let memtables: [_; 2] = std::array::from_fn(|_| Arc::new(Memtable::new(MemtableKind::SkipList, 0, &pool)));
         let mut model = BTreeMap::new();
         let write = |rng: &mut StdRng, seqno, model: Option<&mut BTreeMap<Vec<u8>, Vec<u8>>>| {
@@ -462,7 +462,7 @@ fn what_is_written_meanwhile_is_not_seen() {
 /// The order of a merge holds even where a turn meets entries that a memtable has just got.
 #[test]
 fn a_turn_steps_over_what_was_written_meanwhile() {
-    let pool = Arc::new(ArenaPool::new(0));
+    let pool = Arc::new(ArenaPool::new(0, 1 << 20));
     let [one, other] = std::array::from_fn(|_| Arc::new(Memtable::new(MemtableKind::SkipList, 0, &pool)));
     let put = |memtable: &Memtable, keys: &[u8]| {
         keys.iter().for_each(|&key| memtable.insert(&[key], Trailer::new(key.into(), ValueKind::Put), b""))

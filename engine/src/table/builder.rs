@@ -15,9 +15,6 @@ use crate::error::{Error, Result};
 use crate::fs::WritableFile;
 use crate::key::{Trailer, hash_key};
 
-/// How much is gathered for one append, in bytes; write-back is started as often.
-const APPEND_BYTES: usize = 1 << 20;
-
 /// How a table is written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TableWriteOptions {
@@ -27,6 +24,8 @@ pub(crate) struct TableWriteOptions {
     pub(crate) filter_bits_per_key: u32,
     /// Whether data blocks are compressed, where that saves an eighth.
     pub(crate) compress: bool,
+    /// How much is gathered before it is appended to the file; write-back is started in the same steps.
+    pub(crate) append_bytes: usize,
 }
 
 /// Writes one table.
@@ -65,7 +64,8 @@ impl TableBuilder {
                 file,
                 path,
                 number,
-                buffer: Vec::with_capacity(APPEND_BYTES + APPEND_BYTES / 8),
+                append_bytes: options.append_bytes,
+                buffer: Vec::with_capacity(options.append_bytes + options.append_bytes / 8),
                 flushed_bytes: 0,
             },
             options,
@@ -227,6 +227,7 @@ struct Output {
     file: Box<dyn WritableFile>,
     path: PathBuf,
     number: u64,
+    append_bytes: usize,
     buffer: Vec<u8>,
     /// How much of the file is appended; the buffer follows.
     flushed_bytes: u64,
@@ -245,22 +246,22 @@ impl Output {
         seal(&mut self.buffer, start, tag, self.number, offset);
         let stored_bytes = u32::try_from(self.buffer.len() - start)
             .map_err(|_| Error::InvalidArgument("a section of a table over 4 GiB".to_owned()))?;
-        if self.buffer.len() >= APPEND_BYTES {
+        if self.buffer.len() >= self.append_bytes {
             self.flush()?;
         }
         Ok(Handle { offset, stored_bytes })
     }
 
     fn flush(&mut self) -> Result<()> {
-        let Output { file, path, buffer, flushed_bytes, .. } = self;
+        let Output { file, path, buffer, flushed_bytes, append_bytes, .. } = self;
         file.append(buffer).map_err(Error::io("append", path))?;
         let start = *flushed_bytes;
         *flushed_bytes += buffer.len() as u64;
         // A failed write-back is reported once: swallowing it here could hide it from the sync.
         file.start_writeback(start..*flushed_bytes).map_err(Error::io("start write-back", path))?;
         buffer.clear();
-        if buffer.capacity() > 4 * APPEND_BYTES {
-            *buffer = Vec::with_capacity(APPEND_BYTES + APPEND_BYTES / 8);
+        if buffer.capacity() > 4 * *append_bytes {
+            *buffer = Vec::with_capacity(*append_bytes + *append_bytes / 8);
         }
         Ok(())
     }

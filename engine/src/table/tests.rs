@@ -23,7 +23,7 @@ use crate::key::{Lookup, MAX_SEQNO, hash_key, prefix_u64};
 const MODES: [ReadMode; 2] = [ReadMode::Map, ReadMode::Pread];
 
 fn options(block_bytes: usize, filter_bits_per_key: u32, compress: bool) -> TableWriteOptions {
-    TableWriteOptions { block_bytes, filter_bits_per_key, compress }
+    TableWriteOptions { block_bytes, filter_bits_per_key, compress, append_bytes: 1 << 20 }
 }
 
 fn at_cursor(cursor: &dyn Cursor) -> Option<Entry> {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use super::version::Version;
 use super::{LAST_LEVEL, LEVELS};
 use crate::table::HasMeta;
@@ -56,10 +58,27 @@ struct LevelCounters {
     read_output_level_bytes: Counter,
     written_bytes: Counter,
     moved_bytes: Counter,
-    upper_entries: Counter,
     merged_entries: Counter,
     dropped_shadowed: Counter,
     dropped_tombstones: Counter,
+}
+
+/// How many of the entries that compactions moved down met an older entry of their key; each compaction counts half as much as the next, so that the share follows the workload.
+#[derive(Debug, Default)]
+struct Shadowing {
+    upper_entries: f64,
+    shadowed: f64,
+}
+
+impl Shadowing {
+    fn add(&mut self, upper_entries: u64, shadowed: u64) {
+        self.upper_entries = self.upper_entries / 2.0 + upper_entries as f64;
+        self.shadowed = self.shadowed / 2.0 + shadowed as f64;
+    }
+
+    fn share(&self) -> f64 {
+        if self.upper_entries == 0.0 { 0.0 } else { (self.shadowed / self.upper_entries).min(1.0) }
+    }
 }
 
 /// A keyspace's counters since it was opened. Shared by all threads.
@@ -67,6 +86,7 @@ struct LevelCounters {
 pub(crate) struct Amplification {
     /// By output level; flushes write into level 0.
     levels: [LevelCounters; LEVELS],
+    shadowing: Mutex<Shadowing>,
     user_bytes: Counter,
     wal_bytes: Counter,
     sampled_gets: Counter,
@@ -99,10 +119,10 @@ impl Amplification {
         level.read_bytes.add(work.read_bytes);
         level.read_output_level_bytes.add(work.read_output_level_bytes);
         level.written_bytes.add(work.written_bytes);
-        level.upper_entries.add(work.upper_entries);
         level.merged_entries.add(work.merged_entries);
         level.dropped_shadowed.add(work.dropped_shadowed);
         level.dropped_tombstones.add(work.dropped_tombstones);
+        self.shadowing.lock().add(work.upper_entries, work.dropped_shadowed);
     }
 
     /// Counts one sampled get: tables whose filter or blocks were looked at, and blocks that were searched. The caller decides which gets are sampled,
@@ -147,7 +167,7 @@ impl Amplification {
             }
         });
         let written_bytes: u64 = levels.iter().map(|level| level.written_bytes).sum();
-        let live_user_bytes = live_user_bytes(version, self.shadow_share());
+        let live_user_bytes = live_user_bytes(version, self.shadowing.lock().share());
         let gets = self.sampled_gets.get();
         AmplificationSnapshot {
             levels,
@@ -164,12 +184,6 @@ impl Amplification {
             blocks_per_get: ratio(self.sampled_blocks.get(), gets),
         }
     }
-
-    /// Which share of the entries that moved down so far met an older entry of their key.
-    fn shadow_share(&self) -> f64 {
-        let sum = |of: fn(&LevelCounters) -> &Counter| self.levels.iter().map(|level| of(level).get()).sum::<u64>();
-        ratio(sum(|level| &level.dropped_shadowed), sum(|level| &level.upper_entries)).min(1.0)
-    }
 }
 
 fn ratio(a: u64, b: u64) -> f64 {
@@ -179,7 +193,7 @@ fn ratio(a: u64, b: u64) -> f64 {
 /// An estimate of the keys and values that a full scan would return.
 ///
 /// The deepest populated level holds each of its keys once. Of the values above it, `shadow_share` replace one that is counted already, as those did that
-/// have been merged so far; the rest are new. Each tombstone above it takes one entry away. Keys of tombstones are small and count as nothing.
+/// have been merged lately; the rest are new. Each tombstone above it takes one entry away. Keys of tombstones are small and count as nothing.
 fn live_user_bytes<T: HasMeta>(version: &Version<T>, shadow_share: f64) -> u64 {
     let Some(deepest) = version.levels().iter().rposition(|level| !level.is_empty()) else {
         return 0;
@@ -370,7 +384,7 @@ mod tests {
         counters.record_compaction(6, &work);
         counters.record_get(3, 2);
         counters.record_get(1, 0);
-        assert_eq!(counters.shadow_share(), 0.5);
+        assert_eq!(counters.shadowing.lock().share(), 0.5);
         let version = Version::empty().apply(vec![(6, sized(1, 100, 0)), (0, sized(2, 10, 0))], &[]);
         let snapshot = counters.snapshot(&version, &[0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], 1000, 10);
         assert_eq!(snapshot.write_amplification, 4.0);
