@@ -41,9 +41,6 @@ const FIRST_SEGMENT: u64 = 1;
 /// The id of the first keyspace.
 const FIRST_KEYSPACE: KeyspaceId = 1;
 
-/// Chunks of memtable memory kept for reuse, as a share of the budget.
-const ARENA_POOL_SHARE: usize = 16;
-
 impl Options {
     /// Opens the database in `directory`.
     ///
@@ -89,7 +86,8 @@ struct Opened {
 impl Opened {
     fn read(options: &Options, directory: &Path) -> Result<Self> {
         let found = Manifest::open(options.file_system.clone(), directory, options.read_only)?;
-        let arenas = Arc::new(ArenaPool::new(options.memory_bytes / ARENA_POOL_SHARE, options.limits().buffer_bytes));
+        let limits = options.limits();
+        let arenas = Arc::new(ArenaPool::new(limits.write_buffer_bytes, limits.buffer_bytes));
         match found {
             Some((manifest, state)) => Opened::recover(options, directory, manifest, state, arenas),
             None => Opened::create(options, directory, arenas),

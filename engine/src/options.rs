@@ -229,7 +229,7 @@ impl Options {
             write_buffer_bytes: memory_bytes / 2,
             block_cache_bytes: self.block_cache_bytes.unwrap_or(memory_bytes / 4),
             table_memory_bytes: memory_bytes / 8,
-            buffer_bytes: (memory_bytes / 64).clamp(64 << 10, 1 << 20).next_power_of_two(),
+            buffer_bytes: (memory_bytes / 64).clamp(64 << 10, 2 << 20).next_power_of_two(),
             wal_segment_bytes: self.wal_segment_bytes.unwrap_or((memory_bytes as u64 / 8).clamp(64 << 10, 64 << 20)),
             max_wal_bytes: self.max_wal_bytes.unwrap_or(memory_bytes as u64),
         }

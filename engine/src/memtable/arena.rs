@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::mem::MaybeUninit;
+use std::alloc::{self, Layout};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
@@ -31,57 +31,100 @@ pub(super) fn prefetch<T>(place: *const T) {
 struct Chunk {
     start: NonNull<u8>,
     bytes: usize,
+    /// Whether the pool counts it as in use.
+    from_pool: bool,
 }
 
 // SAFETY: a chunk owns its memory and has no interior mutability; whoever holds it may free it, on any thread.
 unsafe impl Send for Chunk {}
 
+/// The size and alignment of the larger pages that the system can back memory with.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
 impl Chunk {
     fn new(bytes: usize) -> Self {
-        let memory = Box::leak(Box::<[u8]>::new_uninit_slice(bytes));
-        Chunk { start: NonNull::from(memory).cast(), bytes }
+        let layout = Chunk::layout(bytes);
+        // SAFETY: `layout` has a size above zero.
+        let memory = unsafe { alloc::alloc(layout) };
+        let Some(start) = NonNull::new(memory) else { alloc::handle_alloc_error(layout) };
+        if bytes.is_multiple_of(HUGE_PAGE_BYTES) {
+            ask_for_huge_pages(start, bytes);
+        }
+        Chunk { start, bytes, from_pool: false }
     }
+
+    fn layout(bytes: usize) -> Layout {
+        let align = if bytes.is_multiple_of(HUGE_PAGE_BYTES) { HUGE_PAGE_BYTES } else { align_of::<u64>() };
+        // Only a size near the whole address space would not fit, and no entry comes near that.
+        Layout::from_size_align(bytes.max(1), align).unwrap_or(Layout::new::<u64>())
+    }
+}
+
+/// A search touches memory all over the place; with large pages each touch costs one cache miss and not another one for the page's address. A hint: it may be refused.
+fn ask_for_huge_pages(start: NonNull<u8>, bytes: usize) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the range was just allocated, is aligned to its pages, and the advice changes no contents.
+    let _refused =
+        unsafe { rustix::mm::madvise(start.as_ptr().cast(), bytes, rustix::mm::Advice::LinuxHugepage) };
+    #[cfg(not(target_os = "linux"))]
+    let _ = (start, bytes);
 }
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        let memory = ptr::slice_from_raw_parts_mut(self.start.as_ptr().cast::<MaybeUninit<u8>>(), self.bytes);
-        // SAFETY: `new` leaked a box of exactly this pointer and length, and only this drop takes it back.
-        drop(unsafe { Box::from_raw(memory) });
+        // SAFETY: `new` allocated this with the same layout, and only this drop frees it.
+        unsafe { alloc::dealloc(self.start.as_ptr(), Chunk::layout(self.bytes)) };
     }
 }
 
-/// Full-grown chunks of dropped memtables, kept for the next ones: their pages are mapped already, and a page fault for every 4 KiB
-/// of a new memtable is what they save.
+/// Full-grown chunks, those that memtables use and those that dropped ones left behind for the next: their pages are mapped already, and a page fault for every page of a new memtable is
+/// what that saves.
 #[derive(Debug)]
 pub(crate) struct ArenaPool {
-    chunks: Mutex<Vec<Chunk>>,
-    max_chunks: usize,
+    chunks: Mutex<PooledChunks>,
+    max_bytes: usize,
     /// The size chunks double up to, and the size that is kept.
     chunk_bytes: usize,
 }
 
+#[derive(Debug, Default)]
+struct PooledChunks {
+    kept: Vec<Chunk>,
+    in_use: usize,
+}
+
 impl ArenaPool {
-    /// A pool that keeps at most `max_bytes` of unused memory, in full-grown chunks of `chunk_bytes`, a power of two of at least 4 KiB. What a memtable has reserved and
-    /// not yet used is less than one of them.
+    /// A pool of chunks of `chunk_bytes`, a power of two of at least 4 KiB. It keeps unused ones as long as they and those in use together take no more than `max_bytes`. What a memtable has
+    /// reserved and not yet used is less than one of them.
     pub(crate) fn new(max_bytes: usize, chunk_bytes: usize) -> Self {
-        ArenaPool { chunks: Mutex::new(Vec::new()), max_chunks: max_bytes / chunk_bytes, chunk_bytes }
+        ArenaPool { chunks: Mutex::default(), max_bytes, chunk_bytes }
     }
 
     /// The unused memory it holds now, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.chunks.lock().len() * self.chunk_bytes
+        self.chunks.lock().kept.len() * self.chunk_bytes
     }
 
     fn take(&self) -> Chunk {
-        let kept = self.chunks.lock().pop();
-        kept.unwrap_or_else(|| Chunk::new(self.chunk_bytes))
+        let kept = {
+            let mut chunks = self.chunks.lock();
+            chunks.in_use += 1;
+            chunks.kept.pop()
+        };
+        let mut chunk = kept.unwrap_or_else(|| Chunk::new(self.chunk_bytes));
+        chunk.from_pool = true;
+        chunk
     }
 
-    fn give_back(&self, chunks: impl Iterator<Item = Chunk>) {
-        let mut kept = self.chunks.lock();
-        let room = self.max_chunks.saturating_sub(kept.len());
-        kept.extend(chunks.take(room));
+    /// Takes back what an arena used, its full-grown chunks among others.
+    fn give_back(&self, used: Vec<Chunk>) {
+        let mut chunks = self.chunks.lock();
+        for chunk in used.into_iter().filter(|chunk| chunk.from_pool) {
+            chunks.in_use -= 1;
+            if (chunks.in_use + chunks.kept.len() + 1) * self.chunk_bytes <= self.max_bytes {
+                chunks.kept.push(chunk);
+            }
+        }
     }
 }
 
@@ -184,8 +227,7 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        let full_bytes = self.pool.chunk_bytes;
-        self.pool.give_back(self.chunks.drain(..).filter(|chunk| chunk.bytes == full_bytes));
+        self.pool.give_back(std::mem::take(&mut self.chunks));
     }
 }
 
