@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::background::Work;
-use crate::compaction::job::{self, Job, Step};
+use crate::compaction::job::{self, Job, Started, Step};
 use crate::compaction::manual::ManualRequest;
 use crate::error::{Error, Result};
 use crate::flush;
@@ -128,7 +128,7 @@ fn prepare_log(store: &Store) -> bool {
 }
 
 /// Runs a job; that the database closes meanwhile, or the keyspace goes, is no failure.
-fn ran(job: Arc<Job>) -> Result<()> {
+fn ran(job: Started) -> Result<()> {
     match job.run() {
         Err(Error::Closed) => Ok(()),
         result => result,

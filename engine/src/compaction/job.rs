@@ -37,7 +37,7 @@ const SAMPLES_A_TABLE: usize = 16;
 /// What runs between pieces of a job, so that more urgent work need not wait for its end.
 pub(crate) type Pause = fn(&Store) -> Result<()>;
 
-/// One compaction of a tree. While it lives its inputs are marked as busy.
+/// One compaction of a tree, shared by the threads that work on it.
 #[derive(Debug)]
 pub(crate) struct Job {
     store: Arc<Store>,
@@ -69,9 +69,15 @@ struct KeyRange {
     end: Option<Bytes>,
 }
 
+/// A job that was picked: its inputs are marked as busy until this goes. Not shared, so that the mark ends with the job and not when the last helper lets go of it.
+#[derive(Debug)]
+pub(crate) struct Started {
+    job: Arc<Job>,
+}
+
 /// What a step of a manual compaction found.
 pub(crate) enum Step {
-    Run(Arc<Job>),
+    Run(Started),
     Blocked,
     Done,
 }
@@ -91,7 +97,7 @@ pub(crate) fn scores(store: &Store, tree: &Tree) -> (Scores, LeveledOptions) {
 
 impl Job {
     /// The most urgent compaction of `tree`, if there is one.
-    pub(crate) fn pick(store: &Arc<Store>, tree: &Arc<Tree>, pause: Pause) -> Option<Arc<Job>> {
+    pub(crate) fn pick(store: &Arc<Store>, tree: &Arc<Tree>, pause: Pause) -> Option<Started> {
         if tree.is_dropped() {
             return None;
         }
@@ -127,9 +133,9 @@ impl Job {
         version: Arc<Version<TableHandle>>,
         running: &mut Vec<Running>,
         pause: Pause,
-    ) -> Arc<Job> {
+    ) -> Started {
         running.push(plan.running());
-        Arc::new(Job {
+        let job = Arc::new(Job {
             snapshots: store.snapshots.list(),
             store: store.clone(),
             tree: tree.clone(),
@@ -139,14 +145,11 @@ impl Job {
             pause,
             ranges: Mutex::default(),
             range_done: Condvar::new(),
-        })
+        });
+        Started { job }
     }
 
-    /// Carries the plan out; idle threads may help.
-    ///
-    /// # Errors
-    /// What stopped it (`Closed` when the database is closing); nothing has changed then.
-    pub(crate) fn run(self: &Arc<Self>) -> Result<()> {
+    fn run(self: &Arc<Self>) -> Result<()> {
         tracing::debug!(keyspace = %self.tree.name, plan = ?self.plan.kind, level = self.plan.level, to = self.plan.output_level, "compaction");
         if self.plan.trivial_move {
             return self.install_move();
@@ -359,10 +362,20 @@ impl Part for Job {
     }
 }
 
-impl Drop for Job {
+impl Started {
+    /// Carries the plan out; idle threads may help.
+    ///
+    /// # Errors
+    /// What stopped it (`Closed` when the database is closing); nothing has changed then.
+    pub(crate) fn run(self) -> Result<()> {
+        self.job.run()
+    }
+}
+
+impl Drop for Started {
     fn drop(&mut self) {
-        let mut running = self.tree.running.lock();
-        let own = self.plan.running();
+        let mut running = self.job.tree.running.lock();
+        let own = self.job.plan.running();
         if let Some(at) = running.iter().position(|other| other.inputs == own.inputs) {
             running.swap_remove(at);
         }
