@@ -64,8 +64,7 @@ impl Chunk {
 fn ask_for_huge_pages(start: NonNull<u8>, bytes: usize) {
     #[cfg(target_os = "linux")]
     // SAFETY: the range was just allocated, is aligned to its pages, and the advice changes no contents.
-    let _refused =
-        unsafe { rustix::mm::madvise(start.as_ptr().cast(), bytes, rustix::mm::Advice::LinuxHugepage) };
+    let _refused = unsafe { rustix::mm::madvise(start.as_ptr().cast(), bytes, rustix::mm::Advice::LinuxHugepage) };
     #[cfg(not(target_os = "linux"))]
     let _ = (start, bytes);
 }
