@@ -65,7 +65,8 @@ struct SessionArgs {
 /// Does what the command line asks.
 ///
 /// # Errors
-/// [`Error::Sessions`] if an engine failed or answered wrongly, after the report was printed; otherwise what kept the benchmark from running.
+/// [`Error::Sessions`] if an engine failed or answered wrongly, after the report was printed; otherwise what kept the
+/// benchmark from running.
 pub fn execute(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Run(args) => execute_run(args),

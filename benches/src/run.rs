@@ -42,12 +42,14 @@ struct Record<'a> {
     measurement: &'a Measurement,
 }
 
-/// Runs the plan: siltstone, floor, siltstone, floor, and so on, so that what changes on the machine meanwhile falls on all alike.
+/// Runs the plan: siltstone, floor, siltstone, floor, and so on, so that what changes on the machine meanwhile falls on
+/// all alike.
 ///
 /// The report holds what was measured and the sessions that failed.
 ///
 /// # Errors
-/// [`Error::Settings`] for an order that cannot run; [`Error::Io`] for files of the benchmark itself. An engine's failure is part of the report.
+/// [`Error::Settings`] for an order that cannot run; [`Error::Io`] for files of the benchmark itself. An engine's
+/// failure is part of the report.
 pub fn run(plan: &Plan) -> Result<Report> {
     check_order(&plan.workloads)?;
     crate::data::Dataset::new(

@@ -30,7 +30,8 @@ pub struct Measurement {
     pub idle_seconds: f64,
     /// Of a sample of the operations.
     pub latencies: Latencies,
-    /// CPU time of the threads that called the engine, in nanoseconds: what an operation costs its caller, whatever else the machine does.
+    /// CPU time of the threads that called the engine, in nanoseconds: what an operation costs its caller, whatever
+    /// else the machine does.
     pub caller_cpu_ns: u64,
     /// CPU time of all threads of the process until idle, in nanoseconds.
     pub cpu_ns: u64,
@@ -64,7 +65,8 @@ pub enum Line {
     Failed(String),
 }
 
-/// Runs `workloads` on a fresh store in a fresh directory under `dir`, and writes a [`Line`] of JSON to `out` after each.
+/// Runs `workloads` on a fresh store in a fresh directory under `dir`, and writes a [`Line`] of JSON to `out` after
+/// each.
 ///
 /// # Errors
 /// What the engine says, or [`Error::WrongAnswer`], with the workload's name; [`Error::Io`].

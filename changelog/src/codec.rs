@@ -1,7 +1,10 @@
-//! A batch as bytes that stand for themselves: keyspaces by name, so that they mean the same to another database. For sinks of one's own.
+//! A batch as bytes that stand for themselves: keyspaces by name, so that they mean the same to another database. For
+//! sinks of one's own.
 //!
-//! `first seqno | number of names | (length | name)* | number of changes | change*`, where a change is `kind: u8 | index of its keyspace's name`, followed by `key length | key` for a delete (0), that and
-//! `value length | value` for a put (1), and nothing for the drop of a keyspace (16). All numbers but the kind are LEB128. Other kinds are left for later releases.
+//! `first seqno | number of names | (length | name)* | number of changes | change*`, where a change is `kind: u8 |
+//! index of its keyspace's name`, followed by `key length | key` for a delete (0), that and `value length | value` for
+//! a put (1), and nothing for the drop of a keyspace (16). All numbers but the kind are LEB128. Other kinds are left
+//! for later releases.
 
 use siltstone::{Change, ChangeBatch, KeyspaceName, Slice};
 

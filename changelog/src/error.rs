@@ -116,7 +116,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same call may succeed later without anybody repairing anything first: a foreign error that says so, and system calls that were interrupted, timed out or found the disk full.
+    /// Whether the same call may succeed later without anybody repairing anything first: a foreign error that says so,
+    /// and system calls that were interrupted, timed out or found the disk full.
     ///
     /// ```
     /// use siltstone_changelog::Error;

@@ -1,6 +1,7 @@
 //! Ships the mutation log of a [`siltstone`] database to a sink, and restores a database from it.
 //!
-//! The log that is shipped is the database's own write-ahead log: it is followed, not written twice. What the sink acknowledged is noted in the database itself, so that shipping goes on where it stopped.
+//! The log that is shipped is the database's own write-ahead log: it is followed, not written twice. What the sink
+//! acknowledged is noted in the database itself, so that shipping goes on where it stopped.
 //!
 //! ```
 //! use siltstone_changelog::{FileSink, FileSource, Restore, ShipOptions, ship};
@@ -18,7 +19,9 @@
 //! # Ok::<(), siltstone_changelog::Error>(())
 //! ```
 //!
-//! What is not in the log, and so not in a restored database: writes with [`Durability::NoLog`](siltstone::Durability::NoLog), keyspaces that were never written to, keyspace options and metadata.
+//! What is not in the log, and so not in a restored database: writes with
+//! [`Durability::NoLog`](siltstone::Durability::NoLog), keyspaces that were never written to, keyspace options and
+//! metadata.
 
 pub mod codec;
 

@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::sink::{Batches, Sink, Source};
 
-/// A sink that keeps batches in memory. Clones share one log, so that a test keeps one while a shipper owns another. Batches that it already has, by their numbers, it skips.
+/// A sink that keeps batches in memory. Clones share one log, so that a test keeps one while a shipper owns another.
+/// Batches that it already has, by their numbers, it skips.
 ///
 /// ```
 /// use siltstone_changelog::{MemorySink, ShipOptions, Source, ship};

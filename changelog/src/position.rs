@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 /// The longest position, in bytes: it has to fit in a metadata entry of the database.
 pub const MAX_POSITION_BYTES: usize = 4096;
 
-/// A place in a sink's log: an opaque, printable byte string made by a sink and understood by its source. Positions are not ordered: only their source knows which comes first.
+/// A place in a sink's log: an opaque, printable byte string made by a sink and understood by its source. Positions are
+/// not ordered: only their source knows which comes first.
 ///
 /// Cheap to clone.
 ///

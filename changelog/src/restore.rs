@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::sink::Source;
 
-/// The metadata entry that holds the source's position after the last batch that was applied, in a database that is being restored and after.
+/// The metadata entry that holds the source's position after the last batch that was applied, in a database that is
+/// being restored and after.
 pub const SOURCE_POSITION: &str = "changelog/source position";
 
 /// The metadata entry that a database has while it is being restored.
@@ -41,7 +42,8 @@ pub struct Progress {
     pub newest: Position,
 }
 
-/// Restores a database from a source: every batch is applied with the sequence numbers it had, together with the position after it, so that data and position cannot disagree whenever the machine stops.
+/// Restores a database from a source: every batch is applied with the sequence numbers it had, together with the
+/// position after it, so that data and position cannot disagree whenever the machine stops.
 ///
 /// The directory must be empty or missing, or hold a restore that was interrupted, which then goes on.
 ///
@@ -93,7 +95,8 @@ impl<S: Source> Restore<S> {
         self.into_with(directory, options)
     }
 
-    /// The directory to restore into, and the options to open the database with. For a filesystem other than the system's say so to [`file_system`](Restore::file_system) too.
+    /// The directory to restore into, and the options to open the database with. For a filesystem other than the
+    /// system's say so to [`file_system`](Restore::file_system) too.
     pub fn into_with(mut self, directory: impl AsRef<Path>, options: Options) -> Self {
         self.directory = directory.as_ref().to_owned();
         self.options = options;
@@ -124,11 +127,13 @@ impl<S: Source> Restore<S> {
         self
     }
 
-    /// Restores everything up to the end of the log and makes it durable; the database, open, and the position it stands for.
+    /// Restores everything up to the end of the log and makes it durable; the database, open, and the position it
+    /// stands for.
     ///
     /// # Errors
-    /// `NotEmpty`; `InvalidArgument` if no directory was given; `Partial` if the log does not begin at the first change; whatever the source says; errors of the database. What was restored by then stays, and
-    /// another run goes on from there.
+    /// `NotEmpty`; `InvalidArgument` if no directory was given; `Partial` if the log does not begin at the first
+    /// change; whatever the source says; errors of the database. What was restored by then stays, and another run goes
+    /// on from there.
     pub fn run(mut self) -> Result<(Db, Position)> {
         if self.directory.as_os_str().is_empty() {
             return Err(Error::InvalidArgument("a restore needs a directory: say where with `into`".to_owned()));
@@ -164,7 +169,8 @@ impl<S: Source> Restore<S> {
         }
         let mut begun = WriteBatch::new();
         begun.metadata(RESTORING, Some("1"));
-        // On storage before the first keyspace is: those are durable at once, and would make it a database like any other.
+        // On storage before the first keyspace is: those are durable at once, and would make it a database like any
+        // other.
         db.write_with(begun, Durability::Synced)?;
         Ok(None)
     }
@@ -221,7 +227,8 @@ impl<S: Source> Restore<S> {
     }
 }
 
-/// Refuses a directory with files that are not a database's, before anything is created in it. Whether a database is one that may be restored into is for the database to say.
+/// Refuses a directory with files that are not a database's, before anything is created in it. Whether a database is
+/// one that may be restored into is for the database to say.
 fn check_directory(fs: &dyn FileSystem, directory: &Path) -> Result<()> {
     let entries = match fs.read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -10,7 +10,8 @@ pub type Batches = Box<dyn Iterator<Item = Result<(Position, ChangeBatch)>> + Se
 
 /// Where a mutation log is shipped to.
 ///
-/// Delivery is at least once: after a crash batches come again that the sink already has. A sink skips them by their sequence numbers, which only grow, or lets its source do so.
+/// Delivery is at least once: after a crash batches come again that the sink already has. A sink skips them by their
+/// sequence numbers, which only grow, or lets its source do so.
 ///
 /// ```
 /// use siltstone_changelog::{Position, Result, Sink};
@@ -27,7 +28,8 @@ pub type Batches = Box<dyn Iterator<Item = Result<(Position, ChangeBatch)>> + Se
 /// }
 /// ```
 pub trait Sink: Send {
-    /// Takes a batch, all of it or none; it need not be durable before [`flush`](Sink::flush). Batches come in the order of their sequence numbers.
+    /// Takes a batch, all of it or none; it need not be durable before [`flush`](Sink::flush). Batches come in the
+    /// order of their sequence numbers.
     ///
     /// # Errors
     /// Whatever goes wrong. After a [retryable](crate::Error::is_retryable) one the same batch is appended again.
@@ -39,8 +41,8 @@ pub trait Sink: Send {
     /// Whatever goes wrong. After a retryable one `flush` is called again: the sink keeps what it took.
     fn flush(&mut self) -> Result<Position>;
 
-    /// The last sequence number the sink holds, 0 if it is empty, or `None` if it cannot tell (the default). A sink that can tell is protected against being used with the wrong database, and is not
-    /// sent again what it has.
+    /// The last sequence number the sink holds, 0 if it is empty, or `None` if it cannot tell (the default). A sink
+    /// that can tell is protected against being used with the wrong database, and is not sent again what it has.
     ///
     /// # Errors
     /// Whatever goes wrong.

@@ -1,4 +1,5 @@
-//! Power cuts at every call while shipping: the sink never holds what the database lost, and holds everything it acknowledged.
+//! Power cuts at every call while shipping: the sink never holds what the database lost, and holds everything it
+//! acknowledged.
 
 mod common;
 

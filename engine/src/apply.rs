@@ -1,4 +1,5 @@
-//! Applying another database's log: replicas keep the sequence numbers of what they replicate, so that delivery may repeat.
+//! Applying another database's log: replicas keep the sequence numbers of what they replicate, so that delivery may
+//! repeat.
 
 use std::sync::Arc;
 
@@ -28,7 +29,8 @@ pub(crate) fn apply<V: AsRef<[u8]>>(handle: &DbHandle, changes: &ChangeBatch, me
         return Err(Error::InvalidArgument(reason));
     }
     if let [Change::DropKeyspace { keyspace }] = changes.changes() {
-        // A drop is a batch of its own. Its metadata follows it: applying the drop again would change nothing. A keyspace that was never written to may be missing here.
+        // A drop is a batch of its own. Its metadata follows it: applying the drop again would change nothing. A
+        // keyspace that was never written to may be missing here.
         handle.tree_or_default(keyspace)?;
         handle.drop_tree(keyspace, Some(changes.first_seqno()))?;
         return if batch.is_empty() { Ok(changes.last_seqno()) } else { handle.write(batch) };

@@ -28,7 +28,8 @@ pub(crate) struct Signal {
     stopping: AtomicBool,
 }
 
-/// A worker wakes at least this often, so that work which becomes due without an event (a cursor that went away) is found.
+/// A worker wakes at least this often, so that work which becomes due without an event (a cursor that went away) is
+/// found.
 const IDLE_WAIT: Duration = Duration::from_millis(500);
 
 impl Signal {

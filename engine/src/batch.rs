@@ -1,9 +1,9 @@
 //! [`WriteBatch`] and its encoding, which is also the payload of a WAL record.
 //!
-//! Encoding, operation after operation (varints are LEB128, see `docs/format.md`):
-//! `kind: u8 | keyspace id: varint | key length: varint | key | value length: varint | value`; a delete has no value part; a keyspace drop
-//! has neither key nor value. A metadata entry is `17 | name length | name | 0` (removed) or `17 | name length | name | 1 | value length | value`; it has no sequence number.
-//! The other operations are numbered `first`, `first + 1`, and so on.
+//! Encoding, operation after operation (varints are LEB128, see `docs/format.md`): `kind: u8 | keyspace id: varint |
+//! key length: varint | key | value length: varint | value`; a delete has no value part; a keyspace drop has neither
+//! key nor value. A metadata entry is `17 | name length | name | 0` (removed) or `17 | name length | name | 1 | value
+//! length | value`; it has no sequence number. The other operations are numbered `first`, `first + 1`, and so on.
 
 use crate::error::{Error, Result};
 use crate::key::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
@@ -12,7 +12,8 @@ use crate::varint::{read_varint, write_bytes, write_varint};
 /// The number of a keyspace; never reused within a database.
 pub(crate) type KeyspaceId = u32;
 
-/// The largest batch, in encoded bytes: a value of the largest size and its key fit, and a log record's length stays in 32 bits.
+/// The largest batch, in encoded bytes: a value of the largest size and its key fit, and a log record's length stays in
+/// 32 bits.
 pub(crate) const MAX_BATCH_BYTES: usize = 2 * MAX_VALUE_BYTES - 1;
 
 /// Operation kinds in the encoding. 2 to 5 are reserved as in [`crate::key::ValueKind`].
@@ -30,8 +31,8 @@ pub(crate) const MAX_METADATA_VALUE_BYTES: usize = 4096;
 /// Writes to any keyspaces of one database that become visible and durable together.
 ///
 /// Operations apply in order: the last one on a key wins. Building a batch never fails; what is not allowed (a key over
-/// 65,535 bytes, a value over 1 GiB, handles of two databases, 2 GiB in total) is remembered and answered by [`Db::write`](crate::Db::write), which then writes
-/// nothing.
+/// 65,535 bytes, a value over 1 GiB, handles of two databases, 2 GiB in total) is remembered and answered by
+/// [`Db::write`](crate::Db::write), which then writes nothing.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -100,9 +101,10 @@ impl WriteBatch {
         self.count += 1;
     }
 
-    /// Adds a change of the database's metadata: small named values that are kept beside the keyspaces and written in the same batch as the data they speak of, such as the
-    /// position up to which some input was consumed. `None` removes the entry. It takes no sequence number, is not part of [`Db::changes`](crate::Db::changes) and is read with
-    /// [`Db::metadata`](crate::Db::metadata). Name: 1 to 255 bytes; value: at most 4,096 bytes.
+    /// Adds a change of the database's metadata: small named values that are kept beside the keyspaces and written in
+    /// the same batch as the data they speak of, such as the position up to which some input was consumed. `None`
+    /// removes the entry. It takes no sequence number, is not part of [`Db::changes`](crate::Db::changes) and is read
+    /// with [`Db::metadata`](crate::Db::metadata). Name: 1 to 255 bytes; value: at most 4,096 bytes.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -226,7 +228,8 @@ pub(crate) enum Op<'a> {
     Metadata { name: &'a str, value: Option<&'a [u8]> },
 }
 
-/// Decodes a batch's operations; every length is checked, so that any bytes give operations or one reason, never a panic.
+/// Decodes a batch's operations; every length is checked, so that any bytes give operations or one reason, never a
+/// panic.
 #[derive(Clone, Debug)]
 pub(crate) struct Ops<'a> {
     rest: &'a [u8],

@@ -9,7 +9,8 @@ use quick_cache::sync::Cache;
 use crate::error::Result;
 use crate::table::block::Block;
 
-/// What a cached block costs beside its bytes: the parsed view, alignment and trailer of its buffer, and the cache's own entry.
+/// What a cached block costs beside its bytes: the parsed view, alignment and trailer of its buffer, and the cache's
+/// own entry.
 const ENTRY_BYTES: u64 = 320;
 
 /// A data block of a table; table numbers are never reused.

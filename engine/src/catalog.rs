@@ -59,8 +59,9 @@ impl DbHandle {
         installed.inspect_err(|error| self.store.health.fail("writing the manifest", error)).map(|_| ())
     }
 
-    /// Drops the tree of that name; whether there was one. First the log (synced: what came before the drop must not be lost while the drop stays), then the manifest, then the files.
-    /// `at`: the number of the drop, when it is replayed from another database's log.
+    /// Drops the tree of that name; whether there was one. First the log (synced: what came before the drop must not be
+    /// lost while the drop stays), then the manifest, then the files. `at`: the number of the drop, when it is replayed
+    /// from another database's log.
     pub(crate) fn drop_tree(&self, name: &str, at: Option<SeqNo>) -> Result<bool> {
         let writer = self.writer()?;
         self.store.health.check_write()?;

@@ -112,8 +112,9 @@ impl ChangeBatch {
 
 /// Follows the mutation log; see [`Db::changes`].
 ///
-/// `None` from `next` means caught up: ask again later, or [`wait`](Changes::wait). While it lives it keeps the log from its place on, up to
-/// [`Options::max_retained_wal_bytes`](crate::Options::max_retained_wal_bytes); past that it is given up and answers `NotRetained`.
+/// `None` from `next` means caught up: ask again later, or [`wait`](Changes::wait). While it lives it keeps the log
+/// from its place on, up to [`Options::max_retained_wal_bytes`](crate::Options::max_retained_wal_bytes); past that it
+/// is given up and answers `NotRetained`.
 #[derive(Debug)]
 pub struct Changes {
     db: Arc<DbHandle>,

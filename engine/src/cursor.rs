@@ -7,9 +7,9 @@ use crate::key::{SeqNo, Trailer};
 
 /// A position in a sorted run of internal entries: a memtable, a block, a table, a level or a merge of those.
 ///
-/// A new cursor is not positioned. `next` and `prev` may only be called while [`valid`](Cursor::valid); moving past either
-/// end makes the cursor invalid without an error. After an error the cursor is invalid, so damage can never look like the end:
-/// the caller holds the `Err`.
+/// A new cursor is not positioned. `next` and `prev` may only be called while [`valid`](Cursor::valid); moving past
+/// either end makes the cursor invalid without an error. After an error the cursor is invalid, so damage can never look
+/// like the end: the caller holds the `Err`.
 ///
 /// Entries are in internal order (key ascending, newest first). Several entries may share a user key.
 pub(crate) trait Cursor {
@@ -37,8 +37,8 @@ pub(crate) trait Cursor {
     /// Moves to the last entry.
     fn seek_to_last(&mut self) -> Result<()>;
 
-    /// Moves to the first entry at or after (`key`, `seqno`) in internal order: that is the newest entry of `key` with a
-    /// sequence number of at most `seqno`, or else the first entry of a larger key.
+    /// Moves to the first entry at or after (`key`, `seqno`) in internal order: that is the newest entry of `key` with
+    /// a sequence number of at most `seqno`, or else the first entry of a larger key.
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()>;
 
     /// Moves to the last entry whose user key is strictly less than `key`.

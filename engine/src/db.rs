@@ -22,7 +22,8 @@ use crate::write::commit::Writer;
 
 /// An open database: keyspaces, a log of their mutations, and the threads that keep them in shape.
 ///
-/// Cheap to clone, `Send + Sync`. The database closes with [`close`](Db::close), or when the last handle of any kind (a `Db`, [`Keyspace`], [`Snapshot`] or iterator) goes.
+/// Cheap to clone, `Send + Sync`. The database closes with [`close`](Db::close), or when the last handle of any kind (a
+/// `Db`, [`Keyspace`], [`Snapshot`] or iterator) goes.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -60,11 +61,12 @@ impl Db {
         Options::new().open(path)
     }
 
-    /// Opens the keyspace `name`, creating it if it is missing (durably: two syncs). Its options hold for what is written from now on.
+    /// Opens the keyspace `name`, creating it if it is missing (durably: two syncs). Its options hold for what is
+    /// written from now on.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that is empty, longer than 255 bytes, or holds `/`, `\` or a control character, and for options out of bounds; `ReadOnly` when it would have
-    /// to be created; `Closed`; `Io`.
+    /// `InvalidArgument` for a name that is empty, longer than 255 bytes, or holds `/`, `\` or a control character, and
+    /// for options out of bounds; `ReadOnly` when it would have to be created; `Closed`; `Io`.
     pub fn keyspace(&self, name: impl AsRef<str>, options: KeyspaceOptions) -> Result<Keyspace> {
         let tree = self.0.open_tree(name.as_ref(), options)?;
         Ok(Keyspace::new(self.0.clone(), tree))
@@ -78,8 +80,8 @@ impl Db {
         self.0.store.trees.read().by_name.keys().map(ToString::to_string).collect()
     }
 
-    /// Drops a keyspace with all its data, durably; whether it was there. Handles to it give `KeyspaceDropped` from then on; iterators and snapshots from before go on; a keyspace created later
-    /// under the name is a new one.
+    /// Drops a keyspace with all its data, durably; whether it was there. Handles to it give `KeyspaceDropped` from
+    /// then on; iterators and snapshots from before go on; a keyspace created later under the name is a new one.
     ///
     /// # Errors
     /// `ReadOnly`, `Closed`, `Io`.
@@ -97,11 +99,12 @@ impl Db {
         self.0.drop_tree(name.as_ref(), None)
     }
 
-    /// Writes a batch with the database's durability: all of it becomes visible and durable together. Answers the sequence number of its last operation; an empty batch takes none and answers
-    /// [`last_seqno`](Db::last_seqno).
+    /// Writes a batch with the database's durability: all of it becomes visible and durable together. Answers the
+    /// sequence number of its last operation; an empty batch takes none and answers [`last_seqno`](Db::last_seqno).
     ///
     /// # Errors
-    /// `InvalidArgument` for what the batch refused; `KeyspaceDropped`, `Closed`; `Io` if the log cannot be written, and `ReadOnly` after that. Nothing was written then.
+    /// `InvalidArgument` for what the batch refused; `KeyspaceDropped`, `Closed`; `Io` if the log cannot be written,
+    /// and `ReadOnly` after that. Nothing was written then.
     pub fn write(&self, batch: WriteBatch) -> Result<SeqNo> {
         self.0.write(batch)
     }
@@ -114,8 +117,9 @@ impl Db {
         self.0.writer()?.write(batch, durability)
     }
 
-    /// Applies a batch of another database's log under its own sequence numbers, together with `metadata` (for instance the position it was read from): how a replica is built. A batch
-    /// that is already in, by its numbers, changes nothing but the metadata, so delivery may repeat. Keyspaces that are missing are created.
+    /// Applies a batch of another database's log under its own sequence numbers, together with `metadata` (for instance
+    /// the position it was read from): how a replica is built. A batch that is already in, by its numbers, changes
+    /// nothing but the metadata, so delivery may repeat. Keyspaces that are missing are created.
     ///
     /// # Errors
     /// `InvalidArgument` if the batch overlaps what is here only in part; otherwise as [`write`](Db::write).
@@ -162,11 +166,12 @@ impl Db {
         crate::maintenance::wait_until_idle(&self.0.store)
     }
 
-    /// The mutation log from `from` on, live: batch after batch, in order. `from` is inclusive (the batch that holds it comes first, whole) and may be `last_seqno() + 1`.
-    /// Writes with [`Durability::NoLog`] are not in the log.
+    /// The mutation log from `from` on, live: batch after batch, in order. `from` is inclusive (the batch that holds it
+    /// comes first, whole) and may be `last_seqno() + 1`. Writes with [`Durability::NoLog`] are not in the log.
     ///
     /// # Errors
-    /// `NotRetained` if the log no longer holds `from`, with the oldest that it holds; `InvalidArgument` if `from` is beyond `last_seqno() + 1`; `ReadOnly` on a read-only database; `Closed`.
+    /// `NotRetained` if the log no longer holds `from`, with the oldest that it holds; `InvalidArgument` if `from` is
+    /// beyond `last_seqno() + 1`; `ReadOnly` on a read-only database; `Closed`.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -185,8 +190,10 @@ impl Db {
         Changes::open(&self.0, from)
     }
 
-    /// Keeps the log from sequence number `next` on for the consumer `name`, also across restarts, until the cursor moves on or is removed. A consumer that stores what it has done calls this with the
-    /// number that follows; a cursor that would hold back more than [`Options::max_retained_wal_bytes`] is given up, and its consumer gets `NotRetained`.
+    /// Keeps the log from sequence number `next` on for the consumer `name`, also across restarts, until the cursor
+    /// moves on or is removed. A consumer that stores what it has done calls this with the number that follows; a
+    /// cursor that would hold back more than [`Options::max_retained_wal_bytes`] is given up, and its consumer gets
+    /// `NotRetained`.
     ///
     /// # Errors
     /// `InvalidArgument` for a name over 200 bytes; otherwise as [`write`](Db::write).
@@ -215,7 +222,8 @@ impl Db {
         crate::changes::remove_cursor(self, &self.0, name)
     }
 
-    /// Reads every byte of every live table and of the log, and checks it against its checksum and against what should be there.
+    /// Reads every byte of every live table and of the log, and checks it against its checksum and against what should
+    /// be there.
     pub fn verify(&self) -> Report {
         crate::verify::verify(&self.0.store)
     }
@@ -225,8 +233,9 @@ impl Db {
         Metrics::of(&self.0)
     }
 
-    /// Closes the database: waits for writes that are under way, makes the log durable, ends the threads and frees the directory. Handles, snapshots and new iterators give `Closed` from then on; iterators
-    /// that are under way may finish. Closing again is fine.
+    /// Closes the database: waits for writes that are under way, makes the log durable, ends the threads and frees the
+    /// directory. Handles, snapshots and new iterators give `Closed` from then on; iterators that are under way may
+    /// finish. Closing again is fine.
     ///
     /// # Errors
     /// `Io` if the log cannot be made durable; the database is closed all the same.
@@ -296,7 +305,8 @@ impl DbHandle {
         trees.iter().try_for_each(|tree| crate::flush::flush_tree(&self.store, tree))
     }
 
-    /// Makes the log durable and notes in the manifest how far it goes, so that later damage to either is told from a crash.
+    /// Makes the log durable and notes in the manifest how far it goes, so that later damage to either is told from a
+    /// crash.
     fn seal_files(&self) -> Result<()> {
         let Some(wal) = &self.store.wal else { return Ok(()) };
         if self.store.health.has_failed() {

@@ -1,7 +1,8 @@
 //! Sealed memtables become a level-0 table.
 //!
-//! Order (DESIGN: a file's life): sync the log up to the memtables' newest write, write and sync the table, sync the directory, append and sync the edit, publish. The log comes first because the edit makes
-//! this keyspace's writes durable: a power cut must not keep them and take back an earlier write to another keyspace.
+//! Order (DESIGN: a file's life): sync the log up to the memtables' newest write, write and sync the table, sync the
+//! directory, append and sync the edit, publish. The log comes first because the edit makes this keyspace's writes
+//! durable: a power cut must not keep them and take back an earlier write to another keyspace.
 
 use std::sync::Arc;
 
@@ -101,7 +102,8 @@ fn install(
 /// Lets go of the log that nothing needs any more: first the manifest says so, then the segments go.
 pub(crate) fn release_log(store: &Store, wal: &Wal) -> Result<()> {
     let Some(floor) = wal.plan_release(flushed_through(store)) else { return Ok(()) };
-    // The metadata in the edit must not be ahead of the log that is on storage: data and position would disagree after a power cut.
+    // The metadata in the edit must not be ahead of the log that is on storage: data and position would disagree after
+    // a power cut.
     let metadata = store.metadata.encoded();
     wal.sync_all()?;
     let released = store.versions.install(
@@ -129,7 +131,8 @@ pub(crate) fn release_log(store: &Store, wal: &Wal) -> Result<()> {
     Ok(())
 }
 
-/// Notes in the manifest how far the log is known to be on storage: at a clean close, so that what is missing later is damage.
+/// Notes in the manifest how far the log is known to be on storage: at a clean close, so that what is missing later is
+/// damage.
 pub(crate) fn note_synced(store: &Store, wal: &Wal) -> Result<()> {
     let metadata = store.metadata.encoded();
     let edit = |state: &ManifestState| Edit {
@@ -141,7 +144,8 @@ pub(crate) fn note_synced(store: &Store, wal: &Wal) -> Result<()> {
     store.versions.install(|state| Some(edit(state)), || ()).map(|_| ())
 }
 
-/// Every write up to the answer is in tables (or was never logged). The visible number is read before the views: a write that is logged but not yet in a memtable is above it.
+/// Every write up to the answer is in tables (or was never logged). The visible number is read before the views: a
+/// write that is logged but not yet in a memtable is above it.
 fn flushed_through(store: &Store) -> SeqNo {
     let visible = store.visible();
     let mut through = visible;

@@ -1,7 +1,9 @@
-//! What fuzz targets call: bytes go into the decoders, and whatever comes out has to keep the decoders' promises. Only with `--cfg fuzzing`.
+//! What fuzz targets call: bytes go into the decoders, and whatever comes out has to keep the decoders' promises. Only
+//! with `--cfg fuzzing`.
 //!
-//! No input may make a function here panic, and memory stays in proportion to the input (the fuzzer runs with a limit). Checksums would keep a fuzzer out of everything behind
-//! them, so an input whose first byte is odd has them repaired first, by the offsets of `docs/format.md`: written from the page and not with the engine's own encoders, so that
+//! No input may make a function here panic, and memory stays in proportion to the input (the fuzzer runs with a limit).
+//! Checksums would keep a fuzzer out of everything behind them, so an input whose first byte is odd has them repaired
+//! first, by the offsets of `docs/format.md`: written from the page and not with the engine's own encoders, so that
 //! this is also a check of the page.
 
 use std::path::Path;
@@ -106,7 +108,8 @@ pub fn filter(data: &[u8]) {
     }
 }
 
-/// Opens the bytes as a table, mapped and by positioned reads, and reads it in both directions. A table that verifies must serve every one of its keys.
+/// Opens the bytes as a table, mapped and by positioned reads, and reads it in both directions. A table that verifies
+/// must serve every one of its keys.
 pub fn table(data: &[u8]) {
     const NUMBER: u64 = 1;
     let Some((repaired, rest)) = mode(data) else { return };

@@ -25,7 +25,8 @@ impl Health {
     /// `Closed`.
     #[inline]
     pub(crate) fn check_read(&self) -> Result<()> {
-        // Acquire pairs with the release in `close`: who sees the flag sees the closing's effects. A reader that misses it overlaps with the close.
+        // Acquire pairs with the release in `close`: who sees the flag sees the closing's effects. A reader that misses
+        // it overlaps with the close.
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 

@@ -17,7 +17,8 @@ pub(crate) use crate::read::range::{Bounds as KeyBounds, bounds_of, prefix_bound
 
 /// The entries of a keyspace, or of a part of it, in key order, from both ends.
 ///
-/// Owned (`Send + 'static`), point in time, fused at both ends; `next` and `next_back` meet. An error is an item, and the last one.
+/// Owned (`Send + 'static`), point in time, fused at both ends; `next` and `next_back` meet. An error is an item, and
+/// the last one.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();

@@ -14,12 +14,14 @@ use crate::read::view::{Found, Touched, View};
 use crate::slice::Slice;
 use crate::tree::Tree;
 
-/// One get in this many is counted for the read amplification; by the key's hash, so that no counter is shared between threads.
+/// One get in this many is counted for the read amplification; by the key's hash, so that no counter is shared between
+/// threads.
 const SAMPLE_MASK: u64 = 63;
 
 /// A named, ordered map with its own tree and options (RocksDB: column family; Samza: store).
 ///
-/// Cheap to clone, `Send + Sync`; keeps the database open. Keys are byte strings of 0 to 65,535 bytes in unsigned byte order, values byte strings of up to 1 GiB.
+/// Cheap to clone, `Send + Sync`; keeps the database open. Keys are byte strings of 0 to 65,535 bytes in unsigned byte
+/// order, values byte strings of up to 1 GiB.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -73,7 +75,8 @@ impl Keyspace {
         self.get_latest(key.as_ref(), |found| found.into_slice())
     }
 
-    /// Hands the value of `key` to `with` where it lies, without a copy, and answers what that makes of it; `None` if the key is absent.
+    /// Hands the value of `key` to `with` where it lies, without a copy, and answers what that makes of it; `None` if
+    /// the key is absent.
     ///
     /// # Errors
     /// As [`get`](Keyspace::get).
@@ -179,8 +182,9 @@ impl Keyspace {
         }
     }
 
-    /// About how many keys there are: exact while everything is in memory or compacted and nothing was overwritten or deleted since, otherwise too high by the overwrites and deletes that
-    /// compaction has yet to merge. Costs microseconds, whatever the size; 0 once closed or dropped.
+    /// About how many keys there are: exact while everything is in memory or compacted and nothing was overwritten or
+    /// deleted since, otherwise too high by the overwrites and deletes that compaction has yet to merge. Costs
+    /// microseconds, whatever the size; 0 once closed or dropped.
     pub fn approximate_len(&self) -> u64 {
         let view = self.tree.view();
         let memtables = view.memtables().map(|memtable| (memtable.entries(), memtable.tombstones()));
@@ -195,8 +199,8 @@ impl Keyspace {
     /// Puts `value` under `key`, with the database's durability; answers the sequence number.
     ///
     /// # Errors
-    /// `InvalidArgument` for a key over 65,535 bytes or a value over 1 GiB; `KeyspaceDropped`, `Closed`; `Io` if the log cannot be written (the database is read-only from then on), `ReadOnly` after
-    /// that.
+    /// `InvalidArgument` for a key over 65,535 bytes or a value over 1 GiB; `KeyspaceDropped`, `Closed`; `Io` if the
+    /// log cannot be written (the database is read-only from then on), `ReadOnly` after that.
     #[inline]
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<SeqNo> {
         self.db.writer()?.put(&self.tree, key.as_ref(), value.as_ref())
@@ -237,7 +241,8 @@ impl Keyspace {
 
     // ---- upkeep ----
 
-    /// Writes everything in memory to tables, and waits for it: it then survives power loss whatever the durability it was written with.
+    /// Writes everything in memory to tables, and waits for it: it then survives power loss whatever the durability it
+    /// was written with.
     ///
     /// # Errors
     /// `ReadOnly`, `Closed`; `ReadOnly` with the reason if the flush fails.
@@ -245,7 +250,8 @@ impl Keyspace {
         self.db.flush_trees(std::slice::from_ref(&self.tree))
     }
 
-    /// Flushes, and then merges all tables down to the bottom level, so that every overwritten or deleted version that no snapshot needs is gone.
+    /// Flushes, and then merges all tables down to the bottom level, so that every overwritten or deleted version that
+    /// no snapshot needs is gone.
     ///
     /// # Errors
     /// As [`flush`](Keyspace::flush), and `Corruption` if a table cannot be read.

@@ -1,4 +1,5 @@
-//! siltstone: an embedded, pure-Rust LSM key-value engine whose mutation log can be shipped to a sink and restored from it.
+//! siltstone: an embedded, pure-Rust LSM key-value engine whose mutation log can be shipped to a sink and restored from
+//! it.
 
 pub mod fs;
 

@@ -38,7 +38,8 @@ impl Maintenance {
             || purge(store))
     }
 
-    /// When the log is over its limit, flushes the memtable that pins its oldest segment: a keyspace that is rarely written must not keep the log of all others.
+    /// When the log is over its limit, flushes the memtable that pins its oldest segment: a keyspace that is rarely
+    /// written must not keep the log of all others.
     fn shorten_log(&self) -> bool {
         let store = &*self.store;
         let Some(wal) = &store.wal else { return false };

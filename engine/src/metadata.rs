@@ -1,4 +1,5 @@
-//! Metadata: small named values beside the keyspaces. Positions are data, so they are written in the batch whose data they stand for.
+//! Metadata: small named values beside the keyspaces. Positions are data, so they are written in the batch whose data
+//! they stand for.
 //!
 //! They live in memory; the log carries their changes, and each edit that lets go of log carries them all.
 

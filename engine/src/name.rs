@@ -26,7 +26,8 @@ impl KeyspaceName {
         &self.0
     }
 
-    /// Checks a name: 1 to 255 bytes of UTF-8 without `/`, `\` and control characters, so that it can serve as a file or topic name.
+    /// Checks a name: 1 to 255 bytes of UTF-8 without `/`, `\` and control characters, so that it can serve as a file
+    /// or topic name.
     ///
     /// # Errors
     /// `InvalidArgument` that says what is allowed.

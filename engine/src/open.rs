@@ -45,8 +45,9 @@ impl Options {
     /// Opens the database in `directory`.
     ///
     /// # Errors
-    /// `InvalidArgument` for an option out of bounds, `Locked` if another handle holds the directory, `UnsupportedVersion` for files of a newer release, `Corruption` for damaged ones, `Io` if the
-    /// directory cannot be used or (read-only, or not to be created) holds no database.
+    /// `InvalidArgument` for an option out of bounds, `Locked` if another handle holds the directory,
+    /// `UnsupportedVersion` for files of a newer release, `Corruption` for damaged ones, `Io` if the directory cannot
+    /// be used or (read-only, or not to be created) holds no database.
     pub fn open(self, directory: impl AsRef<Path>) -> Result<Db> {
         self.check()?;
         let directory = directory.as_ref();
@@ -258,7 +259,8 @@ fn check_tables(options: &Options, directory: &Path, state: &ManifestState) -> R
     Ok(())
 }
 
-/// A drop that was logged holds, also if the process died before the manifest said so; its tables are orphans from here on.
+/// A drop that was logged holds, also if the process died before the manifest said so; its tables are orphans from here
+/// on.
 fn finish_drops(store: &Store, dropped: HashMap<KeyspaceId, SeqNo>) -> Result<()> {
     if dropped.is_empty() {
         return Ok(());

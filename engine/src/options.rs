@@ -12,7 +12,8 @@ pub const MIN_MEMORY_BYTES: usize = 4 << 20;
 /// What an acknowledged write survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Durability {
-    /// Not logged: lost with the process unless its keyspace was flushed since, and never seen by [`Db::changes`](crate::Db::changes). For data that can be made anew.
+    /// Not logged: lost with the process unless its keyspace was flushed since, and never seen by
+    /// [`Db::changes`](crate::Db::changes). For data that can be made anew.
     NoLog,
     /// Survives a killed process at any instruction; after a power cut the database is a prefix of the writes.
     #[default]
@@ -101,14 +102,16 @@ impl Options {
         Options::default()
     }
 
-    /// The one memory budget, in bytes: memtables, block cache and what the engine keeps of tables stay inside it (+10 %). At least 4 MiB
-    /// ([`MIN_MEMORY_BYTES`]). Default 256 MiB. Pages of mapped tables are the operating system's cache and do not count.
+    /// The one memory budget, in bytes: memtables, block cache and what the engine keeps of tables stay inside it (+10
+    /// %). At least 4 MiB ([`MIN_MEMORY_BYTES`]). Default 256 MiB. Pages of mapped tables are the operating system's
+    /// cache and do not count.
     pub fn memory_bytes(mut self, bytes: usize) -> Self {
         self.memory_bytes = bytes;
         self
     }
 
-    /// The size at which a memtable is sealed and flushed, in bytes, at least 64 KiB and at most half of [`memory_bytes`](Self::memory_bytes). Default: a quarter of the budget.
+    /// The size at which a memtable is sealed and flushed, in bytes, at least 64 KiB and at most half of
+    /// [`memory_bytes`](Self::memory_bytes). Default: a quarter of the budget.
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.memtable_bytes = Some(bytes);
         self
@@ -139,15 +142,15 @@ impl Options {
         self
     }
 
-    /// Whether uncompressed tables are read through memory mappings (default): fastest, but a failing disk then is a signal instead of an
-    /// [`Error::Io`].
+    /// Whether uncompressed tables are read through memory mappings (default): fastest, but a failing disk then is a
+    /// signal instead of an [`Error::Io`].
     pub fn mmap_reads(mut self, mmap: bool) -> Self {
         self.mmap_reads = mmap;
         self
     }
 
-    /// How many bytes of tables may be mapped; tables opened beyond are read with system calls through the block cache. Default: half of the
-    /// machine's memory.
+    /// How many bytes of tables may be mapped; tables opened beyond are read with system calls through the block cache.
+    /// Default: half of the machine's memory.
     pub fn mmap_limit_bytes(mut self, bytes: u64) -> Self {
         self.mmap_limit_bytes = Some(bytes);
         self
@@ -165,26 +168,29 @@ impl Options {
         self
     }
 
-    /// How many bytes a second compactions may write, all together, 64 KiB or more. Default: no limit. Flushes are not limited: writers wait for them.
+    /// How many bytes a second compactions may write, all together, 64 KiB or more. Default: no limit. Flushes are not
+    /// limited: writers wait for them.
     pub fn compaction_bytes_per_second(mut self, bytes: u64) -> Self {
         self.compaction_bytes_per_second = Some(bytes);
         self
     }
 
-    /// The size of a full-grown log segment in bytes, at least 64 KiB. Default: an eighth of the memory budget, at most 64 MiB. The first
-    /// segments of a database are smaller.
+    /// The size of a full-grown log segment in bytes, at least 64 KiB. Default: an eighth of the memory budget, at most
+    /// 64 MiB. The first segments of a database are smaller.
     pub fn wal_segment_bytes(mut self, bytes: u64) -> Self {
         self.wal_segment_bytes = Some(bytes);
         self
     }
 
-    /// How large the log may grow before the memtable that pins its oldest segment is flushed, in bytes. Default: the memory budget.
+    /// How large the log may grow before the memtable that pins its oldest segment is flushed, in bytes. Default: the
+    /// memory budget.
     pub fn max_wal_bytes(mut self, bytes: u64) -> Self {
         self.max_wal_bytes = Some(bytes);
         self
     }
 
-    /// How many bytes of log a lagging change cursor may hold back; past it the cursor is invalidated with [`Error::NotRetained`]. Default 4 GiB.
+    /// How many bytes of log a lagging change cursor may hold back; past it the cursor is invalidated with
+    /// [`Error::NotRetained`]. Default 4 GiB.
     pub fn max_retained_wal_bytes(mut self, bytes: u64) -> Self {
         self.max_retained_wal_bytes = bytes;
         self
@@ -254,7 +260,8 @@ pub(crate) struct Limits {
     pub(crate) max_wal_bytes: u64,
 }
 
-/// How a keyspace's tree is shaped. Stored with the keyspace; the options of the latest [`Db::keyspace`](crate::Db::keyspace) call hold for everything written from then on.
+/// How a keyspace's tree is shaped. Stored with the keyspace; the options of the latest
+/// [`Db::keyspace`](crate::Db::keyspace) call hold for everything written from then on.
 ///
 /// ```
 /// use siltstone::{Compression, KeyspaceOptions};
@@ -296,7 +303,8 @@ impl KeyspaceOptions {
         KeyspaceOptions::default()
     }
 
-    /// The size of a table block before compression, 64 B to 1 MiB; small blocks favour gets, large ones scans. Default 4 KiB.
+    /// The size of a table block before compression, 64 B to 1 MiB; small blocks favour gets, large ones scans. Default
+    /// 4 KiB.
     pub fn block_bytes(mut self, bytes: u32) -> Self {
         self.block_bytes = bytes;
         self
@@ -326,7 +334,8 @@ impl KeyspaceOptions {
         self
     }
 
-    /// Whether level targets follow the size of the bottom level (default), which keeps space amplification near 1 + 1/ratio.
+    /// Whether level targets follow the size of the bottom level (default), which keeps space amplification near 1 +
+    /// 1/ratio.
     pub fn dynamic_levels(mut self, dynamic: bool) -> Self {
         self.dynamic_levels = dynamic;
         self

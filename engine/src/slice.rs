@@ -56,7 +56,8 @@ impl Slice {
         Slice(Repr::Shared(owner.slice_ref(part)))
     }
 
-    /// A slice of `part`, which lies inside `owner`, and which the owner is about as large as: shared unless it fits in place.
+    /// A slice of `part`, which lies inside `owner`, and which the owner is about as large as: shared unless it fits in
+    /// place.
     pub(crate) fn share(owner: &Bytes, part: &[u8]) -> Self {
         if part.len() <= INLINE_BYTES {
             Slice::copy_from_slice(part)

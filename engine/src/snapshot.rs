@@ -12,8 +12,8 @@ use crate::slice::Slice;
 
 /// The database as it was at one sequence number; later writes do not show.
 ///
-/// Cheap to clone, `Send + Sync`, and not tied to the lifetime of anything. While it lives, compaction keeps the versions it sees; [`Db::metrics`](crate::Db::metrics) shows how many
-/// are live.
+/// Cheap to clone, `Send + Sync`, and not tied to the lifetime of anything. While it lives, compaction keeps the
+/// versions it sees; [`Db::metrics`](crate::Db::metrics) shows how many are live.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -55,8 +55,8 @@ impl Snapshot {
     /// The value of `key` at this snapshot. A keyspace younger than the snapshot is empty in it.
     ///
     /// # Errors
-    /// `Closed`; `KeyspaceDropped` if the keyspace was gone before the snapshot was taken; `Corruption` and `Io` from the tables;
-    /// `InvalidArgument` for a keyspace of another database.
+    /// `Closed`; `KeyspaceDropped` if the keyspace was gone before the snapshot was taken; `Corruption` and `Io` from
+    /// the tables; `InvalidArgument` for a keyspace of another database.
     pub fn get(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
         self.check(keyspace)?;
         keyspace.get_at(key.as_ref(), self.0.seqno, |found| found.into_slice())

@@ -119,7 +119,8 @@ impl Store {
         }
     }
 
-    /// The last published sequence number. Load it after the view: then the view holds the newest version that the number admits.
+    /// The last published sequence number. Load it after the view: then the view holds the newest version that the
+    /// number admits.
     #[inline]
     pub(crate) fn visible(&self) -> SeqNo {
         // Acquire pairs with the release in `publish`: the memtable entries up to the number are complete.
@@ -132,7 +133,8 @@ impl Store {
         self.visible.store(seqno, Ordering::Release);
     }
 
-    /// A view of `tree` and a sequence number such that the view holds every write up to it: what a multi-key read needs.
+    /// A view of `tree` and a sequence number such that the view holds every write up to it: what a multi-key read
+    /// needs.
     pub(crate) fn consistent(&self, tree: &Tree) -> (Arc<crate::read::view::View>, SeqNo) {
         loop {
             let view = tree.view_arc();
@@ -143,7 +145,8 @@ impl Store {
         }
     }
 
-    /// An empty memtable to write to. What it takes already counts, since all of its bytes are taken off again when it is flushed.
+    /// An empty memtable to write to. What it takes already counts, since all of its bytes are taken off again when it
+    /// is flushed.
     pub(crate) fn new_memtable(&self, options: &KeyspaceOptions) -> Arc<Memtable> {
         let memtable = self.placeholder_memtable(options);
         self.grow_memtables(memtable.bytes());
@@ -207,7 +210,8 @@ impl Store {
         }
     }
 
-    /// Opens every table that a live iterator may still need: after the close the directory may get another owner, who removes files as it likes.
+    /// Opens every table that a live iterator may still need: after the close the directory may get another owner, who
+    /// removes files as it likes.
     pub(crate) fn pin_for_iterators(&self) {
         if self.iterators.load(Ordering::Acquire) > 0 {
             self.tables.open_all();

@@ -101,7 +101,8 @@ impl Tree {
         });
     }
 
-    /// Takes `flushed` out of the sealed memtables and puts a new version in place, in one step: no reader misses a key or finds it twice.
+    /// Takes `flushed` out of the sealed memtables and puts a new version in place, in one step: no reader misses a key
+    /// or finds it twice.
     pub(crate) fn install(
         &self,
         flushed: &[Arc<Memtable>],
@@ -117,7 +118,8 @@ impl Tree {
         });
     }
 
-    /// Lets go of everything the tree holds (it was dropped, or the database was closed); live iterators keep their own views.
+    /// Lets go of everything the tree holds (it was dropped, or the database was closed); live iterators keep their own
+    /// views.
     pub(crate) fn clear(&self, empty: Arc<Memtable>) {
         self.update_view(|_| View { active: empty, sealed: Vec::new(), version: Arc::new(Version::empty()) });
     }

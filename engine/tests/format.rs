@@ -1,4 +1,5 @@
-//! `docs/format.md`, checked against the bytes of a real database. Offsets and formulas are those of the page; nothing of the engine's own decoding is used.
+//! `docs/format.md`, checked against the bytes of a real database. Offsets and formulas are those of the page; nothing
+//! of the engine's own decoding is used.
 
 use std::fs;
 use std::path::Path;
@@ -44,7 +45,8 @@ fn fields(mut input: &[u8]) -> Vec<(u64, &[u8])> {
     fields
 }
 
-/// A database whose table has a version that a snapshot keeps, a tombstone, the empty key and values of several lengths.
+/// A database whose table has a version that a snapshot keeps, a tombstone, the empty key and values of several
+/// lengths.
 fn make(directory: &Path) {
     let db = Db::open(directory).unwrap();
     let options = KeyspaceOptions::new().block_bytes(256).compression(Compression::None);

@@ -1,4 +1,5 @@
-//! A stream of operations on a database, against a `BTreeMap`: reads, both directions of iteration, snapshots, flushes, compactions, reopening, killed processes and power cuts.
+//! A stream of operations on a database, against a `BTreeMap`: reads, both directions of iteration, snapshots, flushes,
+//! compactions, reopening, killed processes and power cuts.
 #![no_main]
 
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
-//! Writes the seeds: files of a small real database, in the form that the targets take. Run it after a change of a format: `fuzz/run seeds`.
+//! Writes the seeds: files of a small real database, in the form that the targets take. Run it after a change of a
+//! format: `fuzz/run seeds`.
 
 use std::fs;
 use std::io;
@@ -51,7 +52,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The payload of data block 0: its length is in the first value of the index, whose values all have 12 bytes and lie at its end.
+/// The payload of data block 0: its length is in the first value of the index, whose values all have 12 bytes and lie
+/// at its end.
 fn first_block(table: &[u8]) -> &[u8] {
     let number =
         |at: usize, width: usize| table[at..at + width].iter().rev().fold(0, |n, &byte| n << 8 | usize::from(byte));

@@ -31,13 +31,15 @@ impl Event {
     }
 }
 
-/// All events in the order in which they were tried, and how many of them a crash may not take back. An event that was refused (it failed, and a later one was tried) is not part of it.
+/// All events in the order in which they were tried, and how many of them a crash may not take back. An event that was
+/// refused (it failed, and a later one was tried) is not part of it.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     events: Vec<Event>,
     /// How many events were acknowledged at all: a killed process keeps these.
     acknowledged: usize,
-    /// How many events were acknowledged as synced, or came before one, or before a successful sync: a power cut keeps these.
+    /// How many events were acknowledged as synced, or came before one, or before a successful sync: a power cut keeps
+    /// these.
     synced: usize,
     /// Keyspaces that are sure to exist: created, and no drop tried since.
     created: BTreeSet<String>,
@@ -100,7 +102,8 @@ impl History {
         self.synced
     }
 
-    /// Checks that `found` is the state after some first part of the events, of at least `least` events and with no more sequence numbers than `last_seqno`; answers how many events.
+    /// Checks that `found` is the state after some first part of the events, of at least `least` events and with no
+    /// more sequence numbers than `last_seqno`; answers how many events.
     ///
     /// # Errors
     /// What does not fit.

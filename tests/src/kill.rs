@@ -1,4 +1,5 @@
-//! What the driver that gets killed and the test that kills it agree on: which batches each thread writes, and the oracle file that says how far it got.
+//! What the driver that gets killed and the test that kills it agree on: which batches each thread writes, and the
+//! oracle file that says how far it got.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -111,7 +112,8 @@ pub enum Note {
 
 const NOTE_BYTES: usize = 16;
 
-/// The file that survives the driver: each note is one `write` call, never synced, since a killed process takes nothing back that the system has.
+/// The file that survives the driver: each note is one `write` call, never synced, since a killed process takes nothing
+/// back that the system has.
 #[derive(Debug)]
 pub struct Oracle(File);
 

@@ -19,8 +19,9 @@ pub fn oldest_changes(db: &Db) -> (SeqNo, Changes) {
     }
 }
 
-/// Follows the whole retained log, whose batches have to come without gaps up to the last sequence number, and compares the last change of every key with what `keyspaces` (all there are, every write to
-/// them logged) hold; if nothing was let go yet, it must also be all they hold. Answers how many changes there were.
+/// Follows the whole retained log, whose batches have to come without gaps up to the last sequence number, and compares
+/// the last change of every key with what `keyspaces` (all there are, every write to them logged) hold; if nothing was
+/// let go yet, it must also be all they hold. Answers how many changes there were.
 pub fn check_log(db: &Db, keyspaces: &[Keyspace]) -> u64 {
     let (oldest, changes) = oldest_changes(db);
     let mut last: BTreeMap<(String, Vec<u8>), Option<Vec<u8>>> = BTreeMap::new();

@@ -207,7 +207,8 @@ impl Runner {
                 let taken = &self.snapshots[which % self.snapshots.len()];
                 taken.check(*keyspace, bounds, *ends);
                 if taken.keyspaces[*keyspace].metrics() != self.keyspaces[*keyspace].metrics() {
-                    // Perhaps the keyspace was dropped and made anew: the new one is empty in the older snapshot, or the same.
+                    // Perhaps the keyspace was dropped and made anew: the new one is empty in the older snapshot, or
+                    // the same.
                     let found = taken.snapshot.iter(&self.keyspaces[*keyspace]).count();
                     assert!(found == 0 || found == taken.model[*keyspace].len());
                 }

@@ -17,7 +17,8 @@ pub type NumberedWrite = (usize, Vec<u8>, Option<Vec<u8>>);
 /// Which end each call on an iterator asks, bit after bit: 0 the front, 1 the back.
 pub type Ends = u64;
 
-/// One operation. Keyspaces are numbers below [`KEYSPACES`]; snapshots and iterators are chosen by a number modulo how many are open.
+/// One operation. Keyspaces are numbers below [`KEYSPACES`]; snapshots and iterators are chosen by a number modulo how
+/// many are open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are the arguments of the call that the variant names")]
 pub enum Step {
@@ -103,7 +104,8 @@ pub fn rng(seed: u64) -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// A key out of few, so that operations meet: short ones with all byte values that order could get wrong, and longer ones that share more than the eight bytes which blocks keep apart.
+/// A key out of few, so that operations meet: short ones with all byte values that order could get wrong, and longer
+/// ones that share more than the eight bytes which blocks keep apart.
 pub fn key(rng: &mut StdRng) -> Vec<u8> {
     const BYTES: [u8; 5] = [0, 1, b'a', 0x7f, 0xff];
     let letters = |rng: &mut StdRng, len: usize| (0..len).map(|_| BYTES[rng.random_range(0..5)]).collect::<Vec<_>>();

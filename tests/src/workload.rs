@@ -20,7 +20,8 @@ pub struct Workload {
     pub seed: u64,
     /// How many operations.
     pub steps: usize,
-    /// Whether to wait after each operation until the background is idle: then the calls come in nearly the same order each time.
+    /// Whether to wait after each operation until the background is idle: then the calls come in nearly the same order
+    /// each time.
     pub lockstep: bool,
 }
 

@@ -1,4 +1,5 @@
-//! The public contract as other crates rely on it: names, types and bounds as they are written in the design, and what each call promises.
+//! The public contract as other crates rely on it: names, types and bounds as they are written in the design, and what
+//! each call promises.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::{Debug, Display};

@@ -1,4 +1,5 @@
-//! Files of every kind truncated, flipped, missing or of a newer format: the right answer or an error that names the place; never a panic, never a wrong answer.
+//! Files of every kind truncated, flipped, missing or of a newer format: the right answer or an error that names the
+//! place; never a panic, never a wrong answer.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -156,7 +157,8 @@ fn a_flip_in_an_unsynced_log_leaves_a_first_part() {
     }
 }
 
-/// Sets the format version of a file of each kind to the next one, and its checksum where the version is covered by one.
+/// Sets the format version of a file of each kind to the next one, and its checksum where the version is covered by
+/// one.
 fn newer(file: &Path, bytes: &mut [u8]) -> bool {
     let name = file.file_name().unwrap().to_string_lossy().into_owned();
     let at = match &name {

@@ -1,4 +1,5 @@
-//! One failing call at a time: a clear error, nothing acknowledged that is not there, read-only for good where the log is in doubt, reads served, and everything back after a reopen.
+//! One failing call at a time: a clear error, nothing acknowledged that is not there, read-only for good where the log
+//! is in doubt, reads served, and everything back after a reopen.
 //!
 //! `SILTSTONE_FAULTS` sets how many places per workload and kind of fault.
 
@@ -144,7 +145,8 @@ fn any_call_of_a_kind_may_fail() {
     }
 }
 
-/// Nothing is acknowledged as durable once a sync failed, even if the next one would succeed: the system may have dropped the pages.
+/// Nothing is acknowledged as durable once a sync failed, even if the next one would succeed: the system may have
+/// dropped the pages.
 #[test]
 fn a_failed_sync_is_never_forgotten() {
     let sim = SimFileSystem::new();
@@ -169,7 +171,8 @@ fn a_failed_sync_is_never_forgotten() {
     assert_eq!(db.keyspace("a", keyspace_options()).unwrap().get("before").unwrap().unwrap(), "1");
 }
 
-/// A full disk: the log's space is reserved before it is used, so the error comes before anything is acknowledged; once there is space and the database is reopened, all is there.
+/// A full disk: the log's space is reserved before it is used, so the error comes before anything is acknowledged; once
+/// there is space and the database is reopened, all is there.
 #[test]
 fn a_full_disk_refuses_and_loses_nothing() {
     for capacity_bytes in [300 << 10, 500 << 10, 1 << 20] {

@@ -1,5 +1,6 @@
-//! A driver process is killed with SIGKILL at random moments, again and again on one directory: every acknowledged write is there, every batch whole, nothing that was never intended, each thread's
-//! batches a first part of what it wrote, and log and store agree.
+//! A driver process is killed with SIGKILL at random moments, again and again on one directory: every acknowledged
+//! write is there, every batch whole, nothing that was never intended, each thread's batches a first part of what it
+//! wrote, and log and store agree.
 //!
 //! `SILTSTONE_KILL_ROUNDS` (default 100) and `SILTSTONE_SEED` change how often and when.
 
@@ -30,7 +31,8 @@ fn start(directory: &Path, oracle: &Path, next: [u64; THREADS]) -> Child {
         .unwrap()
 }
 
-/// Kills the driver `delay` after it was started; on an odd `round` after it first wrote something, so that both the recovery and the writing are met.
+/// Kills the driver `delay` after it was started; on an odd `round` after it first wrote something, so that both the
+/// recovery and the writing are met.
 fn kill(mut driver: Child, oracle: &Path, delay: Duration, wait_for_writes: bool) {
     let started = Instant::now();
     let has_written = || oracle.metadata().is_ok_and(|metadata| metadata.len() > 0);

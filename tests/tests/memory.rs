@@ -1,4 +1,5 @@
-//! Memory stays inside the budget whatever the load, and a put allocates next to nothing: counted by an allocator of this test's own.
+//! Memory stays inside the budget whatever the load, and a put allocates next to nothing: counted by an allocator of
+//! this test's own.
 //!
 //! One test in this file, so that nobody else allocates meanwhile.
 
@@ -70,7 +71,8 @@ fn key(n: u64) -> [u8; 16] {
     u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_be_bytes()
 }
 
-/// Peak of a load, over what was live before the database was opened. Steady state is what counts: the load is sampled while it runs.
+/// Peak of a load, over what was live before the database was opened. Steady state is what counts: the load is sampled
+/// while it runs.
 fn peak_over(base_bytes: usize, load: impl FnOnce() -> Result<()>) -> Result<usize> {
     PEAK_BYTES.store(LIVE_BYTES.load(Ordering::Relaxed), Ordering::Relaxed);
     load()?;

@@ -1,6 +1,8 @@
-//! Random operations under random configurations against a model of plain maps, with reopens, snapshots and iterators that outlive what they were made from.
+//! Random operations under random configurations against a model of plain maps, with reopens, snapshots and iterators
+//! that outlive what they were made from.
 //!
-//! The seed is fixed; `SILTSTONE_MODEL_CASES` and `SILTSTONE_SEED` run more and other cases. A failing case is reduced to few steps and printed.
+//! The seed is fixed; `SILTSTONE_MODEL_CASES` and `SILTSTONE_SEED` run more and other cases. A failing case is reduced
+//! to few steps and printed.
 
 use std::env;
 

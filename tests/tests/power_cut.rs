@@ -1,4 +1,5 @@
-//! Power cuts on the simulated filesystem: whatever was not synced is kept or lost, in any combination, and the database is a first part of the batches that holds every synced one.
+//! Power cuts on the simulated filesystem: whatever was not synced is kept or lost, in any combination, and the
+//! database is a first part of the batches that holds every synced one.
 //!
 //! `SILTSTONE_CUTS` sets how many cuts per workload (default: a sample; issue-sized runs take them all).
 

@@ -3,7 +3,8 @@
 use siltstone::Result;
 use siltstone_tests::options::{tiny, tiny_keyspace};
 
-/// An empty memtable's bytes were taken off when it was flushed but had never been added: the sum went below zero, and writers waited for memory that nobody held.
+/// An empty memtable's bytes were taken off when it was flushed but had never been added: the sum went below zero, and
+/// writers waited for memory that nobody held.
 #[test]
 fn a_flush_takes_off_what_was_counted() -> Result<()> {
     let dir = tempfile::tempdir().unwrap();
@@ -25,7 +26,8 @@ fn a_flush_takes_off_what_was_counted() -> Result<()> {
     Ok(())
 }
 
-/// A table flushed while a snapshot lived holds two versions of a key. `compact` moved it to the bottom as it was and never looked at it again.
+/// A table flushed while a snapshot lived holds two versions of a key. `compact` moved it to the bottom as it was and
+/// never looked at it again.
 #[test]
 fn compact_drops_what_only_a_gone_snapshot_needed() -> Result<()> {
     let dir = tempfile::tempdir().unwrap();
@@ -43,7 +45,8 @@ fn compact_drops_what_only_a_gone_snapshot_needed() -> Result<()> {
     Ok(())
 }
 
-/// A memtable kept the length of a key that was searched for in 16 bits: bounds longer than any key landed anywhere, and a debug build panicked.
+/// A memtable kept the length of a key that was searched for in 16 bits: bounds longer than any key landed anywhere,
+/// and a debug build panicked.
 #[test]
 fn a_search_key_may_be_longer_than_any_stored() -> Result<()> {
     let dir = tempfile::tempdir().unwrap();

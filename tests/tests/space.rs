@@ -1,4 +1,5 @@
-//! Space is given back: deleting half of the data, or overwriting all of it, ends near the size of what is live, without anybody asking for a compaction.
+//! Space is given back: deleting half of the data, or overwriting all of it, ends near the size of what is live,
+//! without anybody asking for a compaction.
 
 use siltstone::{Compression, Db, Keyspace, KeyspaceOptions, Options};
 

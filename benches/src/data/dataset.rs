@@ -8,10 +8,12 @@ pub const MIN_KEY_BYTES: usize = 8;
 
 /// Keys and values, numbered `[0, keys)` in key order.
 ///
-/// The 64-bit space of key prefixes is cut into `keys` equal strata; key `id` lies at a random place of stratum `id`, and random bytes follow. So the keys look random, their order is
-/// known, and the answer of any scan can be checked from its position alone. The last bit of a key says whether it is one that is written.
+/// The 64-bit space of key prefixes is cut into `keys` equal strata; key `id` lies at a random place of stratum `id`,
+/// and random bytes follow. So the keys look random, their order is known, and the answer of any scan can be checked
+/// from its position alone. The last bit of a key says whether it is one that is written.
 ///
-/// A value is eight-byte words that count up from a number mixed from key and version; its second half repeats the first, so that compressors reach about one half.
+/// A value is eight-byte words that count up from a number mixed from key and version; its second half repeats the
+/// first, so that compressors reach about one half.
 ///
 /// ```
 /// use siltstone_benches::data::Dataset;
@@ -43,7 +45,8 @@ pub struct Expected {
 }
 
 impl Dataset {
-    /// `keys` keys of `key_bytes` bytes (8 to 65,535) with values of `value_bytes` bytes (at most 1 GiB), all from `seed`.
+    /// `keys` keys of `key_bytes` bytes (8 to 65,535) with values of `value_bytes` bytes (at most 1 GiB), all from
+    /// `seed`.
     ///
     /// # Errors
     /// [`Error::Settings`] for a size out of bounds, or no key at all.

@@ -1,4 +1,5 @@
-//! What the workloads write and expect back: everything follows from the seed, so that no table of the written data is needed to check an answer.
+//! What the workloads write and expect back: everything follows from the seed, so that no table of the written data is
+//! needed to check an answer.
 
 mod dataset;
 mod permutation;
@@ -6,8 +7,8 @@ mod permutation;
 pub use dataset::{Dataset, Expected};
 pub use permutation::Permutation;
 
-/// A bijective scrambling of 64 bits, each output bit depending on all input bits: the finaliser of SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators",
-/// OOPSLA 2014).
+/// A bijective scrambling of 64 bits, each output bit depending on all input bits: the finaliser of SplitMix64 (Steele,
+/// Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
 ///
 /// ```
 /// assert_ne!(siltstone_benches::data::mix(1), siltstone_benches::data::mix(2));

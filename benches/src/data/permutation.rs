@@ -2,10 +2,12 @@
 
 use super::mix;
 
-/// The numbers `[0, n)` in an order that depends on a seed; each position has its number in constant time and no memory.
+/// The numbers `[0, n)` in an order that depends on a seed; each position has its number in constant time and no
+/// memory.
 ///
-/// Multiplications by odd numbers and xor-shifts permute the numbers below the next power of two; a result of `n` or more is permuted again until it is below ("cycle walking", Black
-/// and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002), which takes under two rounds on average.
+/// Multiplications by odd numbers and xor-shifts permute the numbers below the next power of two; a result of `n` or
+/// more is permuted again until it is below ("cycle walking", Black and Rogaway, "Ciphers with arbitrary finite
+/// domains", CT-RSA 2002), which takes under two rounds on average.
 ///
 /// ```
 /// let order = siltstone_benches::data::Permutation::new(5, 1);

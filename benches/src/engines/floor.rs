@@ -14,9 +14,11 @@ use crate::settings::{Durability, Settings};
 /// How much of the log is gathered before it is handed to the operating system, in bytes.
 const LOG_BUFFER_BYTES: usize = 64 << 10;
 
-/// A `BTreeMap` of owned keys and values behind a read-write lock, and a log file that each write is appended to through a buffer.
+/// A `BTreeMap` of owned keys and values behind a read-write lock, and a log file that each write is appended to
+/// through a buffer.
 ///
-/// It promises less than an engine does: `buffered` writes may lose the buffer with the process, the log has no checksums and grows without bound, and memory holds all data.
+/// It promises less than an engine does: `buffered` writes may lose the buffer with the process, the log has no
+/// checksums and grows without bound, and memory holds all data.
 #[derive(Debug)]
 pub struct Floor {
     state: RwLock<State>,

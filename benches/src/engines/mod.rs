@@ -83,7 +83,8 @@ pub trait Engine: Sync + Sized {
     /// What the engine says.
     fn get<R>(&self, key: &[u8], visit: impl FnOnce(&[u8]) -> R) -> Result<Option<R>>;
 
-    /// Hands up to `limit` entries to `visit`, from `from` on (inclusive; without it from the end where `direction` begins), until it fails; how many there were.
+    /// Hands up to `limit` entries to `visit`, from `from` on (inclusive; without it from the end where `direction`
+    /// begins), until it fails; how many there were.
     ///
     /// # Errors
     /// What the engine or `visit` says.

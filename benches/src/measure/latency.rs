@@ -13,7 +13,8 @@ pub const SAMPLE_EVERY: u64 = 16;
 /// The longest latency that is told from longer ones, in nanoseconds: ten minutes.
 const MAX_LATENCY_NS: u64 = 600_000_000_000;
 
-/// Times a random sample of the operations of one thread. The distances between samples are random (1 to 31), so that no period of an engine hides from them.
+/// Times a random sample of the operations of one thread. The distances between samples are random (1 to 31), so that
+/// no period of an engine hides from them.
 #[derive(Debug)]
 pub struct Recorder {
     histogram: Histogram<u64>,

@@ -1,4 +1,5 @@
-//! [`ProcessUsage`]: CPU, memory and storage writes that Linux accounts to this process; `None` where the system does not tell.
+//! [`ProcessUsage`]: CPU, memory and storage writes that Linux accounts to this process; `None` where the system does
+//! not tell.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +17,8 @@ pub struct ProcessUsage {
     pub peak_rss_bytes: Option<u64>,
     /// The part of the resident set, now, that belongs to no file, in bytes.
     pub anonymous_bytes: Option<u64>,
-    /// Bytes this process caused to be sent to storage, mapped pages included, less those of files deleted before they were sent.
+    /// Bytes this process caused to be sent to storage, mapped pages included, less those of files deleted before they
+    /// were sent.
     pub device_write_bytes: Option<u64>,
 }
 
@@ -63,7 +65,8 @@ fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
 }
 
-/// What the files under `dir` take on storage, in bytes: allocated blocks, so that what a sparse file lacks does not count.
+/// What the files under `dir` take on storage, in bytes: allocated blocks, so that what a sparse file lacks does not
+/// count.
 ///
 /// # Errors
 /// [`Error::Io`] if the directory cannot be read. Files that vanish meanwhile do not count.

@@ -107,7 +107,8 @@ impl Workload {
         }
     }
 
-    /// The steps it takes, all threads together. A step is an operation; of a scan it is a pass, and every thread does all of them; of a delete a look whether the key is to go.
+    /// The steps it takes, all threads together. A step is an operation; of a scan it is a pass, and every thread does
+    /// all of them; of a delete a look whether the key is to go.
     pub fn steps(self, settings: &Settings) -> u64 {
         match self {
             Workload::ReadRandom | Workload::ReadMissing => settings.reads.unwrap_or(settings.keys),
@@ -117,7 +118,8 @@ impl Workload {
         }
     }
 
-    /// Does `steps` of it on the worker's thread; how many operations that were. `expected` is what the store holds before a workload that reads, after one that writes.
+    /// Does `steps` of it on the worker's thread; how many operations that were. `expected` is what the store holds
+    /// before a workload that reads, after one that writes.
     ///
     /// # Errors
     /// What the engine says, and [`Error::WrongAnswer`] for the first answer that is not what was written.

@@ -1,7 +1,9 @@
 //! The words of real text as local state that survives the loss of its machine.
 //!
-//! `cargo run --release --example word_state -- [FILES...]` streams every word through two keyspaces, a counter and an inverted index, and ships the database's log into a directory of files. Then it deletes the database
-//! as if the machine were lost, restores it from the log, and compares every key and value. A second run takes up where the first one stopped.
+//! `cargo run --release --example word_state -- [FILES...]` streams every word through two keyspaces, a counter and an
+//! inverted index, and ships the database's log into a directory of files. Then it deletes the database as if the
+//! machine were lost, restores it from the log, and compares every key and value. A second run takes up where the first
+//! one stopped.
 
 mod compare;
 mod input;
@@ -18,7 +20,8 @@ use siltstone_changelog::{FileSink, FileSource, Restore, ShipOptions, Source, sh
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Counts and indexes the words of text files in a siltstone database, loses the database, and restores it from its log.
+/// Counts and indexes the words of text files in a siltstone database, loses the database, and restores it from its
+/// log.
 #[derive(Parser)]
 struct Arguments {
     /// Files and directories (walked for text and sources); `-` is standard input. Default: this repository's own text.

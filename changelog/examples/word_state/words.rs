@@ -1,4 +1,5 @@
-//! The state: how often each word occurs, where, and how far each file was read. All three are written in the same batches, so that they agree whenever the program is killed.
+//! The state: how often each word occurs, where, and how far each file was read. All three are written in the same
+//! batches, so that they agree whenever the program is killed.
 
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -178,7 +179,8 @@ fn read_line(text: &mut dyn BufRead, place: &mut Place, words: &mut Vec<(Vec<u8>
     Ok(true)
 }
 
-/// Gets every word's count again, one by one, in an order that has nothing to do with that of the keys; how many, and how long it took.
+/// Gets every word's count again, one by one, in an order that has nothing to do with that of the keys; how many, and
+/// how long it took.
 pub fn read_back(db: &Db) -> Result<(u64, Duration)> {
     let counts = db.keyspace("counts", Default::default())?;
     let words: Vec<_> = counts.iter().map(|entry| entry.map(|(word, _)| word)).collect::<siltstone::Result<_>>()?;

@@ -1,8 +1,9 @@
 //! The bytes of a segment file. Numbers are little-endian.
 //!
-//! Header: `magic [8] | format version u32 | crc32 u32 of the rest | first position u64 | last sequence number before it u64`.
-//! Record: `crc32 u32 of the next 12 bytes and of the record's position u64 | crc32 u32 of the payload | payload length u32 | kind u8 | zero [3] | payload`.
-//! Since its position is part of the checksum, a record is valid at its own place only: not where a value holds the copy of a log, nor where old bytes are left over.
+//! Header: `magic [8] | format version u32 | crc32 u32 of the rest | first position u64 | last sequence number before
+//! it u64`. Record: `crc32 u32 of the next 12 bytes and of the record's position u64 | crc32 u32 of the payload |
+//! payload length u32 | kind u8 | zero [3] | payload`. Since its position is part of the checksum, a record is valid at
+//! its own place only: not where a value holds the copy of a log, nor where old bytes are left over.
 
 use std::io;
 use std::path::{Path, PathBuf};

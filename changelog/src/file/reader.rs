@@ -53,7 +53,8 @@ pub(super) enum Next {
 }
 
 impl SegmentReader {
-    /// Opens the segment that begins at `position`; `None` if its header never got to storage, which only the last segment may say of itself.
+    /// Opens the segment that begins at `position`; `None` if its header never got to storage, which only the last
+    /// segment may say of itself.
     pub(super) fn open(fs: &Arc<dyn FileSystem>, directory: &std::path::Path, position: u64) -> Result<Option<Self>> {
         let path = segment_path(directory, position);
         let file = fs.open(&path).map_err(Error::io("opening a segment", &path))?;

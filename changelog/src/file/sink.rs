@@ -49,7 +49,8 @@ impl FileSinkOptions {
         FileSinkOptions::default()
     }
 
-    /// The size at which a segment is sealed and the next one begun, in bytes; a single batch may make it larger. Default 64 MiB.
+    /// The size at which a segment is sealed and the next one begun, in bytes; a single batch may make it larger.
+    /// Default 64 MiB.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
         self
@@ -62,7 +63,8 @@ impl FileSinkOptions {
     }
 }
 
-/// A log in a directory of segment files. One sink owns the directory at a time; any number of [`FileSource`](crate::FileSource)s may read it meanwhile.
+/// A log in a directory of segment files. One sink owns the directory at a time; any number of
+/// [`FileSource`](crate::FileSource)s may read it meanwhile.
 ///
 /// Batches that it has already, by their numbers, it skips. Dropping it writes out nothing: what matters was flushed.
 ///
@@ -107,7 +109,8 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// Opens the log in `directory`, creating it if it is missing, with default options. A tail that a crash left torn is cut off.
+    /// Opens the log in `directory`, creating it if it is missing, with default options. A tail that a crash left torn
+    /// is cut off.
     ///
     /// # Errors
     /// `Locked` if another sink holds it, `Corruption` for damage that is not a torn tail, `UnsupportedVersion`, `Io`.

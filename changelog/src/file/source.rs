@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::sink::{Batches, Source};
 
-/// Reads the log that a [`FileSink`](crate::FileSink) writes, also while it writes. It changes nothing: what a crash left torn at the end is the end.
+/// Reads the log that a [`FileSink`](crate::FileSink) writes, also while it writes. It changes nothing: what a crash
+/// left torn at the end is the end.
 ///
 /// A directory that is missing or empty is an empty log.
 ///

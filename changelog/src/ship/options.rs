@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use siltstone::{Clock, SystemClock};
 
-/// How a failed call of a sink is tried again: after `initial_backoff`, then twice as long, and so on up to `max_backoff`, each time shortened at random by up to a half so that many shippers do not come back
-/// together; until `max_elapsed` has passed since the first failure in a row. The defaults (100 ms, 10 s, 15 min) bridge a broker's restart.
+/// How a failed call of a sink is tried again: after `initial_backoff`, then twice as long, and so on up to
+/// `max_backoff`, each time shortened at random by up to a half so that many shippers do not come back together; until
+/// `max_elapsed` has passed since the first failure in a row. The defaults (100 ms, 10 s, 15 min) bridge a broker's
+/// restart.
 ///
 /// ```
 /// use std::time::Duration;
@@ -71,13 +73,15 @@ impl ShipOptions {
         ShipOptions::default()
     }
 
-    /// The name under which the database notes what this sink has acknowledged; each sink needs its own. 1 to 200 bytes. Default `changelog`.
+    /// The name under which the database notes what this sink has acknowledged; each sink needs its own. 1 to 200
+    /// bytes. Default `changelog`.
     pub fn cursor(mut self, name: impl Into<String>) -> Self {
         self.cursor = name.into();
         self
     }
 
-    /// How much is sent between two flushes of the sink at most (and one batch more), in bytes of memory: keys, values and 128 a change. This bounds the shipper's memory too. Default 8 MiB.
+    /// How much is sent between two flushes of the sink at most (and one batch more), in bytes of memory: keys, values
+    /// and 128 a change. This bounds the shipper's memory too. Default 8 MiB.
     pub fn flush_bytes(mut self, bytes: u64) -> Self {
         self.flush_bytes = bytes;
         self
@@ -95,7 +99,8 @@ impl ShipOptions {
         self
     }
 
-    /// Whether a log that begins in the middle is accepted (default: no): shipping into an empty sink when the database no longer has its first changes. Such a log cannot restore the database by itself.
+    /// Whether a log that begins in the middle is accepted (default: no): shipping into an empty sink when the database
+    /// no longer has its first changes. Such a log cannot restore the database by itself.
     pub fn allow_partial(mut self, allow: bool) -> Self {
         self.allow_partial = allow;
         self

@@ -10,7 +10,8 @@ use super::options::RetryPolicy;
 /// The longest that is slept without looking whether the shipper was stopped.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Exponential back-off with equal jitter (M. Brooker, "Exponential Backoff and Jitter", 2015): half of each wait is fixed, half is random.
+/// Exponential back-off with equal jitter (M. Brooker, "Exponential Backoff and Jitter", 2015): half of each wait is
+/// fixed, half is random.
 #[derive(Debug)]
 pub(super) struct Backoff {
     policy: RetryPolicy,

@@ -12,18 +12,22 @@ use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::sink::Sink;
 
-/// Ships the log of `db` to `sink` in a thread of its own: from where the sink stopped the last time, in order, at least once, and nothing that a power cut could take back (the local log is synced before anything is
-/// sent). What the sink acknowledged is noted in the database under the options' cursor, together with the sink's position; until then the database keeps its log, up to
-/// [`Options::max_retained_wal_bytes`](siltstone::Options::max_retained_wal_bytes).
+/// Ships the log of `db` to `sink` in a thread of its own: from where the sink stopped the last time, in order, at
+/// least once, and nothing that a power cut could take back (the local log is synced before anything is sent). What the
+/// sink acknowledged is noted in the database under the options' cursor, together with the sink's position; until then
+/// the database keeps its log, up to [`Options::max_retained_wal_bytes`](siltstone::Options::max_retained_wal_bytes).
 ///
-/// **Call it right after opening an empty database**, before the first flush: what was flushed before the first call may be gone from the log, and then this is an error ([`Error::Partial`]) unless
-/// [`ShipOptions::allow_partial`] says otherwise.
+/// **Call it right after opening an empty database**, before the first flush: what was flushed before the first call
+/// may be gone from the log, and then this is an error ([`Error::Partial`]) unless [`ShipOptions::allow_partial`] says
+/// otherwise.
 ///
-/// The shipper holds a handle of the database, which therefore stays open until the shipper is stopped or dropped, or until [`Db::close`] is called, which ends shipping (the rest is shipped the next time).
+/// The shipper holds a handle of the database, which therefore stays open until the shipper is stopped or dropped, or
+/// until [`Db::close`] is called, which ends shipping (the rest is shipped the next time).
 ///
 /// # Errors
-/// `Mismatch` if the sink holds what the database does not, or lacks what it acknowledged; `Partial`; `NotRetained` if the log no longer holds what the sink needs; whatever the sink says; errors of the database
-/// (a read-only one cannot ship).
+/// `Mismatch` if the sink holds what the database does not, or lacks what it acknowledged; `Partial`; `NotRetained` if
+/// the log no longer holds what the sink needs; whatever the sink says; errors of the database (a read-only one cannot
+/// ship).
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -52,7 +56,8 @@ pub fn ship<S: Sink + 'static>(db: &Db, sink: S, options: ShipOptions) -> Result
     Ok(Shipper { db: db.clone(), shared, thread: Some(thread) })
 }
 
-/// Shipping that goes on in the background; see [`ship`]. Dropping it ends shipping after the round that is under way; [`stop`](Shipper::stop) ships the rest first.
+/// Shipping that goes on in the background; see [`ship`]. Dropping it ends shipping after the round that is under way;
+/// [`stop`](Shipper::stop) ships the rest first.
 #[derive(Debug)]
 pub struct Shipper {
     db: Db,
@@ -64,12 +69,14 @@ impl Shipper {
     /// Waits until the sink has acknowledged everything that was written before the call; the position after it.
     ///
     /// # Errors
-    /// `Stopped`, with the reason, once shipping has ended with an error. While a sink fails in a way that is tried again, this waits.
+    /// `Stopped`, with the reason, once shipping has ended with an error. While a sink fails in a way that is tried
+    /// again, this waits.
     pub fn flush(&self) -> Result<Position> {
         self.shared.flush(self.db.last_seqno())
     }
 
-    /// How many sequence numbers are not acknowledged yet. Those of writes that are not logged count until the shipper has passed them.
+    /// How many sequence numbers are not acknowledged yet. Those of writes that are not logged count until the shipper
+    /// has passed them.
     pub fn lag(&self) -> u64 {
         self.db.last_seqno().saturating_sub(self.shared.with(|progress| progress.covered_seqno))
     }

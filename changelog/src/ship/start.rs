@@ -46,7 +46,8 @@ fn first_start(db: &Db, held: Option<SeqNo>, options: &ShipOptions) -> Result<Se
         Err(error) => return Err(error.into()),
     };
     match held {
-        // The cursor is on storage before the first batch is sent: without one, only a restore explains what the sink holds.
+        // The cursor is on storage before the first batch is sent: without one, only a restore explains what the sink
+        // holds.
         Some(held) if held > 0 && db.metadata(SOURCE_POSITION).is_none() => Err(Error::Mismatch(format!(
             "the sink goes up to sequence number {held}, but the database was neither restored from it nor shipped to it under the cursor {:?}",
             options.cursor

@@ -1,4 +1,5 @@
-//! The shipper's thread: rounds of reading, syncing the local log, appending, flushing, and noting what was acknowledged.
+//! The shipper's thread: rounds of reading, syncing the local log, appending, flushing, and noting what was
+//! acknowledged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use crate::sink::Sink;
 /// How long the thread waits for changes before it looks whether somebody asks for something.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What a change takes in memory beside its key and value, in bytes: two slices of five words, a name, and their allocations.
+/// What a change takes in memory beside its key and value, in bytes: two slices of five words, a name, and their
+/// allocations.
 const CHANGE_BYTES: u64 = 128;
 
 /// See the module.
@@ -115,7 +117,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Reads batches until there are enough for a round, somebody asks for a flush, or the first has waited long enough.
+    /// Reads batches until there are enough for a round, somebody asks for a flush, or the first has waited long
+    /// enough.
     fn gather(&mut self) -> Result<Round, End> {
         let mut round = Round::default();
         let mut deadline = None;

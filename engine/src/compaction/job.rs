@@ -1,6 +1,7 @@
 //! Carrying out a plan: merge the inputs, write the outputs, install the change.
 //!
-//! A large job is cut into key ranges that several threads can work on (RocksDB: subcompactions). Nothing of it shows until the last range is written; then one edit replaces inputs by outputs.
+//! A large job is cut into key ranges that several threads can work on (RocksDB: subcompactions). Nothing of it shows
+//! until the last range is written; then one edit replaces inputs by outputs.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -69,7 +70,8 @@ struct KeyRange {
     end: Option<Bytes>,
 }
 
-/// A job that was picked: its inputs are marked as busy until this goes. Not shared, so that the mark ends with the job and not when the last helper lets go of it.
+/// A job that was picked: its inputs are marked as busy until this goes. Not shared, so that the mark ends with the job
+/// and not when the last helper lets go of it.
 #[derive(Debug)]
 pub(crate) struct Started {
     job: Arc<Job>,
@@ -176,7 +178,8 @@ impl Job {
         Ok(())
     }
 
-    /// Keys that cut the inputs into `parts` parts: quantiles of keys sampled from each table's index, weighted by its size.
+    /// Keys that cut the inputs into `parts` parts: quantiles of keys sampled from each table's index, weighted by its
+    /// size.
     fn cuts(&self, parts: usize) -> Result<Vec<Bytes>> {
         let mut samples: Vec<(Bytes, u64)> = Vec::new();
         for handle in self.inputs().chain(self.output_inputs()) {

@@ -9,8 +9,8 @@ const INTRA_LEVEL0_EXTRA: usize = 2;
 
 /// The level-0 tables that may go down, in groups connected by overlap, each newest first.
 ///
-/// What goes down must not leave an older entry of its keys behind in level 0, where it would be found first. So a table may go only with every
-/// older table that it overlaps, and not at all if one of those is busy.
+/// What goes down must not leave an older entry of its keys behind in level 0, where it would be found first. So a
+/// table may go only with every older table that it overlaps, and not at all if one of those is busy.
 pub(super) fn groups<'a>(shape: &Shape<'a>) -> Vec<Vec<TableShape<'a>>> {
     let mut groups: Vec<Vec<TableShape<'a>>> = Vec::new();
     let mut blocked: Vec<TableShape<'a>> = Vec::new();
@@ -42,7 +42,8 @@ pub(super) fn pick(shape: &Shape<'_>, options: &LeveledOptions, output_level: us
         .or_else(|| intra_level0(shape, options))
 }
 
-/// One plan for all tables that overlap neither another level-0 table nor anything in `output_level`: what a sorted load leaves.
+/// One plan for all tables that overlap neither another level-0 table nor anything in `output_level`: what a sorted
+/// load leaves.
 fn trivial_moves(
     shape: &Shape<'_>,
     options: &LeveledOptions,
@@ -73,8 +74,8 @@ fn alone(shape: &Shape<'_>, options: &LeveledOptions, table: &TableShape<'_>, ou
     Plan::down(shape, options, PlanKind::Leveled, 0, &[*table], output_level).is_some_and(|plan| plan.trivial_move)
 }
 
-/// Whether the first `count` tables are newer as a whole than those after them. Outputs of one earlier merge are not among each other: their ages
-/// interleave, though their keys do not.
+/// Whether the first `count` tables are newer as a whole than those after them. Outputs of one earlier merge are not
+/// among each other: their ages interleave, though their keys do not.
 fn apart_in_age(tables: &[TableShape<'_>], count: usize) -> bool {
     let oldest_seqno = tables[..count].iter().map(|table| table.meta.min_seqno).min();
     tables.get(count).is_none_or(|older| oldest_seqno.is_none_or(|seqno| seqno > older.meta.max_seqno))
@@ -82,8 +83,9 @@ fn apart_in_age(tables: &[TableShape<'_>], count: usize) -> bool {
 
 /// Merges the newest idle tables among themselves, so that reads pass fewer while the way down is blocked.
 ///
-/// The tables are adjacent in age, so that the outputs, wherever they are split, stand where the inputs stood. As long as one more table lowers the bytes to write per table saved, it is
-/// taken; so an earlier such output, large already, is not written again and again.
+/// The tables are adjacent in age, so that the outputs, wherever they are split, stand where the inputs stood. As long
+/// as one more table lowers the bytes to write per table saved, it is taken; so an earlier such output, large already,
+/// is not written again and again.
 fn intra_level0(shape: &Shape<'_>, options: &LeveledOptions) -> Option<Plan> {
     let idle = shape.levels[0].iter().take_while(|table| !table.busy).count();
     if idle < options.level0_trigger + INTRA_LEVEL0_EXTRA {

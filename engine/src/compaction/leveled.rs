@@ -10,8 +10,9 @@ use super::shape::{Shape, TableShape};
 
 /// The most urgent compaction that nothing blocks; `None` if there is none.
 ///
-/// First what is over its target, the highest score first. When no level is, tables dense in tombstones. `oldest_snapshot_seqno` is the sequence number of the
-/// oldest live snapshot, `u64::MAX` if there is none: it says which tombstones a compaction would be sure to drop.
+/// First what is over its target, the highest score first. When no level is, tables dense in tombstones.
+/// `oldest_snapshot_seqno` is the sequence number of the oldest live snapshot, `u64::MAX` if there is none: it says
+/// which tombstones a compaction would be sure to drop.
 pub(crate) fn pick(shape: &Shape<'_>, options: &LeveledOptions, oldest_snapshot_seqno: SeqNo) -> Option<Plan> {
     let scores = Scores::new(shape, options);
     let urgent = scores.urgent().find_map(|level| match level {
@@ -21,8 +22,8 @@ pub(crate) fn pick(shape: &Shape<'_>, options: &LeveledOptions, oldest_snapshot_
     urgent.or_else(|| tombstone_dense(shape, options, scores.level0_output, oldest_snapshot_seqno))
 }
 
-/// The table of `level` that costs the least to merge into the next one: fewest overlapped bytes per own byte (RocksDB's `kMinOverlappingRatio`), the oldest
-/// of equals.
+/// The table of `level` that costs the least to merge into the next one: fewest overlapped bytes per own byte
+/// (RocksDB's `kMinOverlappingRatio`), the oldest of equals.
 fn min_overlap(shape: &Shape<'_>, options: &LeveledOptions, level: usize) -> Option<Plan> {
     let below = &shape.levels[level + 1];
     let mut candidates: Vec<(f64, u64, usize)> = Vec::new();
@@ -50,8 +51,8 @@ fn min_overlap(shape: &Shape<'_>, options: &LeveledOptions, level: usize) -> Opt
 
 /// A compaction that gives space back although no level is over its target.
 ///
-/// Every answer makes progress, so that this cannot go on forever: a table with something below it moves down, and one with nothing below it is only
-/// rewritten if all of its tombstones are older than any snapshot, and so all of them go.
+/// Every answer makes progress, so that this cannot go on forever: a table with something below it moves down, and one
+/// with nothing below it is only rewritten if all of its tombstones are older than any snapshot, and so all of them go.
 fn tombstone_dense(
     shape: &Shape<'_>,
     options: &LeveledOptions,

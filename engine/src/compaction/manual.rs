@@ -17,7 +17,8 @@ pub(crate) struct ManualRequest {
     pub(crate) smallest: Option<Bytes>,
     /// The last key, or `None` for no bound.
     pub(crate) largest: Option<Bytes>,
-    /// The last sequence number when the call began: what was written later may stay where it is, so that the call ends under load.
+    /// The last sequence number when the call began: what was written later may stay where it is, so that the call ends
+    /// under load.
     pub(crate) through_seqno: SeqNo,
     /// The next file number when the call began: tables from it on have been rewritten since, and are not again.
     pub(crate) below_number: u64,
@@ -48,7 +49,8 @@ impl ManualRequest {
     }
 
     fn rewrites(&self, table: &TableShape<'_>) -> bool {
-        // What was merged at the bottom has number 0. A table that was moved there as it is, or merged while a snapshot lived, may hold versions that no snapshot needs any more.
+        // What was merged at the bottom has number 0. A table that was moved there as it is, or merged while a snapshot
+        // lived, may hold versions that no snapshot needs any more.
         let due = self.rewrite_all || table.meta.tombstones > 0 || table.meta.max_seqno > 0;
         due && self.covers(table) && table.meta.number < self.below_number
     }

@@ -1,7 +1,8 @@
 //! Compaction: which tables to merge, decided by pure functions of level metadata and options, and the merging.
 //!
-//! [`shape`] is what they look at, [`score`] says how urgent each level is, [`leveled`] picks for the background and [`manual`] for a caller;
-//! all answer with a [`plan`]. A [`job`] carries one out, [`output`] writes its tables, and [`retention`] alone decides what is kept of a key.
+//! [`shape`] is what they look at, [`score`] says how urgent each level is, [`leveled`] picks for the background and
+//! [`manual`] for a caller; all answer with a [`plan`]. A [`job`] carries one out, [`output`] writes its tables, and
+//! [`retention`] alone decides what is kept of a key.
 
 pub(crate) mod job;
 mod level0;

@@ -41,7 +41,8 @@ pub(crate) struct Outputs<'s> {
     store: &'s Store,
     table_options: TableWriteOptions,
     target_bytes: u64,
-    /// How many bytes of the level below the output one table may overlap: what a later compaction of it has to rewrite.
+    /// How many bytes of the level below the output one table may overlap: what a later compaction of it has to
+    /// rewrite.
     max_overlap_bytes: u64,
     /// The tables of the level below the output, ascending: where cutting keeps later compactions small.
     grandparents: &'s [Grandparent],
@@ -112,8 +113,8 @@ impl<'s> Outputs<'s> {
         }
     }
 
-    /// Writes what `retention` keeps of the entries from where `cursor` is positioned up to the key `end`. `exists_below` is asked for keys of tombstones; `pause` is called now and then
-    /// and may stop the run.
+    /// Writes what `retention` keeps of the entries from where `cursor` is positioned up to the key `end`.
+    /// `exists_below` is asked for keys of tombstones; `pause` is called now and then and may stop the run.
     pub(crate) fn write_all<C: Cursor>(
         &mut self,
         cursor: &mut C,
@@ -183,8 +184,9 @@ impl<'s> Outputs<'s> {
         self.next_grandparent > before
     }
 
-    /// A table is cut where a table of the level below ends, from half the target on, so that a later compaction of it reads few tables in part; earlier when it would overlap too much. Where no such
-    /// place comes, half over the target; where none is left, at the target.
+    /// A table is cut where a table of the level below ends, from half the target on, so that a later compaction of it
+    /// reads few tables in part; earlier when it would overlap too much. Where no such place comes, half over the
+    /// target; where none is left, at the target.
     fn cut_here(&self, bytes: u64, passed: bool) -> bool {
         let target = self.target_bytes;
         let aligned = passed && (bytes >= target / 2 || self.overlap_bytes > self.max_overlap_bytes);
@@ -222,7 +224,8 @@ impl<'s> Outputs<'s> {
         Ok(())
     }
 
-    /// Finishes the last table and makes all names durable; after an error (`written`, or one here) removes what was begun.
+    /// Finishes the last table and makes all names durable; after an error (`written`, or one here) removes what was
+    /// begun.
     pub(crate) fn finish_after(mut self, written: Result<()>) -> Result<(Vec<TableMeta>, Written)> {
         let finished = written.and_then(|()| self.cut()).and_then(|()| self.sync_directory());
         match finished {

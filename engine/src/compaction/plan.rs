@@ -30,7 +30,8 @@ pub(crate) struct Grandparent {
     pub(crate) file_bytes: u64,
 }
 
-/// One compaction. Its inputs were idle and its output range free when it was picked; that holds until another plan is started.
+/// One compaction. Its inputs were idle and its output range free when it was picked; that holds until another plan is
+/// started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// Why it is done.
@@ -55,8 +56,8 @@ pub(crate) struct Plan {
     pub(crate) grandparents: Vec<Grandparent>,
     /// Whether the inputs can change their level as they are.
     pub(crate) trivial_move: bool,
-    /// Whether no older entry of any key in the range exists outside the inputs: tombstones that no snapshot needs can go. Never set
-    /// for a merge inside level 0.
+    /// Whether no older entry of any key in the range exists outside the inputs: tombstones that no snapshot needs can
+    /// go. Never set for a merge inside level 0.
     pub(crate) bottom: bool,
 }
 
@@ -77,8 +78,8 @@ fn numbers(tables: &[TableShape<'_>]) -> Vec<u64> {
 }
 
 impl Plan {
-    /// Merges `inputs` of `level` with what they overlap in `output_level`, a deeper one. For level 0, `inputs` are connected by overlap, so that their
-    /// bounds hold nothing foreign; for the others they are neighbours.
+    /// Merges `inputs` of `level` with what they overlap in `output_level`, a deeper one. For level 0, `inputs` are
+    /// connected by overlap, so that their bounds hold nothing foreign; for the others they are neighbours.
     ///
     /// `None` if that is blocked by a running compaction.
     pub(super) fn down(
@@ -101,8 +102,8 @@ impl Plan {
         free.then_some(plan)
     }
 
-    /// Rewrites `inputs`, neighbours in `level`, without merging them with another level. `None` if one is busy, or if a running compaction may put a
-    /// table between them, which an output could then overlap.
+    /// Rewrites `inputs`, neighbours in `level`, without merging them with another level. `None` if one is busy, or if
+    /// a running compaction may put a table between them, which an output could then overlap.
     pub(super) fn in_place(
         shape: &Shape<'_>,
         options: &LeveledOptions,
@@ -172,13 +173,15 @@ impl Grandparent {
     }
 }
 
-/// Whether anything but the tables' keys speaks against changing their level as they are: tombstones that could go here, or the compression that a flushed
-/// table lacks. (A table of a deeper level got the bottom's compression when it was written, if nothing was below it then.)
+/// Whether anything but the tables' keys speaks against changing their level as they are: tombstones that could go
+/// here, or the compression that a flushed table lacks. (A table of a deeper level got the bottom's compression when it
+/// was written, if nothing was below it then.)
 fn may_move(options: &LeveledOptions, kind: PlanKind, level: usize, bottom: bool) -> bool {
     !(bottom && (kind == PlanKind::TombstoneDense || (level == 0 && options.compress_bottom)))
 }
 
-/// `inputs`, grown to all neighbours that come for free: those that overlap nothing in the output level but what is merged anyway.
+/// `inputs`, grown to all neighbours that come for free: those that overlap nothing in the output level but what is
+/// merged anyway.
 fn expanded<'s, 'a>(
     shape: &'s Shape<'a>,
     options: &LeveledOptions,

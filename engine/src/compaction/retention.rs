@@ -1,10 +1,13 @@
 //! Keep or drop: the only place that decides which versions and tombstones a flush or a compaction leaves out.
 //!
-//! Live snapshots cut the sequence numbers into strata: all versions of a key that the same oldest snapshot (or only the latest view) can see lie in one stratum, and only the
-//! newest of a stratum can ever be read. So, per user key and newest first:
+//! Live snapshots cut the sequence numbers into strata: all versions of a key that the same oldest snapshot (or only
+//! the latest view) can see lie in one stratum, and only the newest of a stratum can ever be read. So, per user key and
+//! newest first:
 //! - a version is dropped if a newer one of its key is in the same stratum;
-//! - a tombstone is dropped if it lies in the oldest stratum (whatever it hides in this input is then dropped with it) and no older table can hold the key;
-//! - a kept value in the oldest stratum at the bottom gets sequence number 0: everyone who will ever read may see it, and zeros take no space.
+//! - a tombstone is dropped if it lies in the oldest stratum (whatever it hides in this input is then dropped with it)
+//!   and no older table can hold the key;
+//! - a kept value in the oldest stratum at the bottom gets sequence number 0: everyone who will ever read may see it,
+//!   and zeros take no space.
 
 use crate::key::{SeqNo, Trailer, ValueKind};
 
@@ -31,7 +34,8 @@ pub(crate) struct Retention {
 }
 
 impl Retention {
-    /// `snapshots`: of all live snapshots, taken *after* the input was fixed. `bottom`: no table below the output can hold any key of the input.
+    /// `snapshots`: of all live snapshots, taken *after* the input was fixed. `bottom`: no table below the output can
+    /// hold any key of the input.
     pub(crate) fn new(snapshots: Vec<SeqNo>, bottom: bool) -> Self {
         debug_assert!(snapshots.is_sorted());
         Retention { snapshots, bottom, previous_stratum: None }
@@ -43,8 +47,8 @@ impl Retention {
         self.previous_stratum = None;
     }
 
-    /// Decides on the next older version of the current key. `exists_below` answers whether a table below the output, or one beside it that is older than the input, can hold the
-    /// key; it is asked only for tombstones that could go.
+    /// Decides on the next older version of the current key. `exists_below` answers whether a table below the output,
+    /// or one beside it that is older than the input, can hold the key; it is asked only for tombstones that could go.
     #[inline]
     pub(crate) fn decide(&mut self, trailer: Trailer, exists_below: impl FnOnce() -> bool) -> Verdict {
         let stratum = self.stratum(trailer.seqno());

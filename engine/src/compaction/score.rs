@@ -50,11 +50,14 @@ impl LeveledOptions {
 /// What each level should hold, and how far it is from that.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Scores {
-    /// The level whose target is the smallest that is not zero. With dynamic levels, those between level 0 and it should be empty.
+    /// The level whose target is the smallest that is not zero. With dynamic levels, those between level 0 and it
+    /// should be empty.
     pub(crate) base_level: usize,
-    /// Where level-0 tables go: the base level, or one above it that still holds tables, since newer entries must stay above older ones.
+    /// Where level-0 tables go: the base level, or one above it that still holds tables, since newer entries must stay
+    /// above older ones.
     pub(crate) level0_output: usize,
-    /// The most bytes each level should hold; 0 for those that should be empty and for level 0, `u64::MAX` for the bottom.
+    /// The most bytes each level should hold; 0 for those that should be empty and for level 0, `u64::MAX` for the
+    /// bottom.
     pub(crate) targets: [u64; LEVELS],
     /// 1 and more asks for a compaction, the highest first. Tables that are being compacted do not count.
     pub(crate) scores: [f64; LEVELS],
@@ -70,7 +73,8 @@ impl Scores {
         let scores = std::array::from_fn(|level| match (level, shape.idle_bytes[level], targets[level]) {
             (0, ..) => level0_score(shape, options),
             (LAST_LEVEL, ..) | (_, 0, _) => 0.0,
-            // Nothing is too large here, the level is only in the way: after what is far over its target, before what is just over it.
+            // Nothing is too large here, the level is only in the way: after what is far over its target, before what
+            // is just over it.
             (_, idle, 0) => 1.0 + ratio(idle, options.base_bytes),
             (_, idle, target) => ratio(idle, target),
         });
@@ -95,9 +99,10 @@ fn level0_score(shape: &Shape<'_>, options: &LeveledOptions) -> f64 {
     ratio(tables as u64, options.level0_trigger as u64).max(ratio(shape.idle_bytes[0], options.base_bytes))
 }
 
-/// The base level and the targets. With dynamic levels (RocksDB's `level_compaction_dynamic_level_bytes`) the bottom level's size is divided by the
-/// ratio level after level upwards, until what a level should hold is at most `base_bytes`; so upper levels never hold more than a fixed share of the
-/// bottom, and space amplification stays near `1 + 1 / (ratio - 1)`.
+/// The base level and the targets. With dynamic levels (RocksDB's `level_compaction_dynamic_level_bytes`) the bottom
+/// level's size is divided by the ratio level after level upwards, until what a level should hold is at most
+/// `base_bytes`; so upper levels never hold more than a fixed share of the bottom, and space amplification stays near
+/// `1 + 1 / (ratio - 1)`.
 fn targets(level_bytes: &[u64; LEVELS], options: &LeveledOptions) -> (usize, [u64; LEVELS]) {
     let mut targets = [0; LEVELS];
     targets[LAST_LEVEL] = u64::MAX;
@@ -119,7 +124,8 @@ fn targets(level_bytes: &[u64; LEVELS], options: &LeveledOptions) -> (usize, [u6
     (base_level, targets)
 }
 
-/// Level 0 is rewritten with all of the level it goes to; of each deeper level what is over its target is, with its share of the next one.
+/// Level 0 is rewritten with all of the level it goes to; of each deeper level what is over its target is, with its
+/// share of the next one.
 fn debt(
     shape: &Shape<'_>,
     options: &LeveledOptions,

@@ -76,7 +76,8 @@ impl<'a> Shape<'a> {
         self.running.iter().filter(|job| job.output_level == level).any(|job| meets(&job))
     }
 
-    /// Whether no table deeper than `level` meets `smallest..=largest`: what lies there is the oldest there is of these keys.
+    /// Whether no table deeper than `level` meets `smallest..=largest`: what lies there is the oldest there is of these
+    /// keys.
     pub(crate) fn nothing_below(&self, level: usize, smallest: &[u8], largest: &[u8]) -> bool {
         (level + 1..LEVELS).all(|below| self.run(below, smallest, largest).is_empty())
     }

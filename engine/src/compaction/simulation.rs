@@ -181,10 +181,12 @@ impl Tree {
         self.install(added, &running.inputs);
     }
 
-    /// Of each key the newest entry, and that only if it is no tombstone that hides nothing. (No snapshots: `oldest_snapshot` keeps tombstones only.)
+    /// Of each key the newest entry, and that only if it is no tombstone that hides nothing. (No snapshots:
+    /// `oldest_snapshot` keeps tombstones only.)
     fn merge(&self, plan: &Plan, inputs: &[Arc<SimTable>]) -> Vec<Entry> {
         let mut newest: BTreeMap<u32, Entry> = BTreeMap::new();
-        // Later inputs are older in their keys, so the first entry of a key must be its newest: that is the order of levels under test.
+        // Later inputs are older in their keys, so the first entry of a key must be its newest: that is the order of
+        // levels under test.
         for entry in inputs.iter().flat_map(|table| &table.entries) {
             let first = *newest.entry(entry.key).or_insert(*entry);
             assert!(first.seqno >= entry.seqno, "an older entry lies above a newer one: {first:?} {entry:?}");
@@ -323,7 +325,8 @@ fn any_history_keeps_the_order_of_ages_and_comes_to_rest() {
     }
 }
 
-/// The write amplification of random overwrites, log included, against the leveled formula (3 + (f + 1)(L - 1) with f = 6 at ratio 10).
+/// The write amplification of random overwrites, log included, against the leveled formula (3 + (f + 1)(L - 1) with f =
+/// 6 at ratio 10).
 #[test]
 fn write_amplification_is_near_the_formula() {
     for (seed, keys, levels) in [(1, 40_000u32, 2.0), (2, 4_500, 1.0), (3, 80_000, 3.0)] {

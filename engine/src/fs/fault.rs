@@ -18,7 +18,8 @@ pub enum Fault {
     Io,
     /// The disk is full (`ENOSPC`); nothing is done.
     NoSpace,
-    /// An append or a mapped write puts the first half of its bytes, then the device fails (`EIO`). Other calls fail like [`Fault::Io`].
+    /// An append or a mapped write puts the first half of its bytes, then the device fails (`EIO`). Other calls fail
+    /// like [`Fault::Io`].
     ShortWrite,
 }
 
@@ -62,7 +63,8 @@ pub enum Op {
     MappedSync,
 }
 
-/// Wraps a filesystem, counts the calls on it, its files and its mappings, and makes chosen ones fail. Clones share one state.
+/// Wraps a filesystem, counts the calls on it, its files and its mappings, and makes chosen ones fail. Clones share one
+/// state.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -12,8 +12,8 @@ use memmap2::{Mmap, MmapOptions, MmapRaw};
 
 use super::{MappedFile, MappedSync};
 
-/// A writable shared mapping of a whole file. No reference into it is ever made: it is written through [`MappingWriter`] and made durable
-/// through this type; readers use `pread`.
+/// A writable shared mapping of a whole file. No reference into it is ever made: it is written through
+/// [`MappingWriter`] and made durable through this type; readers use `pread`.
 #[derive(Debug)]
 struct Mapping(MmapRaw);
 
@@ -25,7 +25,8 @@ pub(super) struct MappingWriter {
 }
 
 impl MappingWriter {
-    /// Maps the first `len` bytes of `file` for writing. The file must have that length and keep it while mapped, or a later write is a signal.
+    /// Maps the first `len` bytes of `file` for writing. The file must have that length and keep it while mapped, or a
+    /// later write is a signal.
     ///
     /// # Errors
     /// What `mmap` answers, or `InvalidInput` if `len` exceeds the address space.
@@ -47,9 +48,10 @@ impl MappedFile for MappingWriter {
         if !fits {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "write past the end of a mapped file"));
         }
-        // SAFETY: `fits` says that `offset..offset + bytes.len()` lies in the mapping, which is `self.len` bytes long (a `usize` when it was made), writable, and
-        // alive as long as `self.mapping`. `bytes` cannot overlap it: no reference into this mapping exists. No other thread writes it: this is its
-        // only writer and `&mut self` is exclusive; the syncer only passes addresses to the kernel.
+        // SAFETY: `fits` says that `offset..offset + bytes.len()` lies in the mapping, which is `self.len` bytes long
+        // (a `usize` when it was made), writable, and alive as long as `self.mapping`. `bytes` cannot overlap it: no
+        // reference into this mapping exists. No other thread writes it: this is its only writer and `&mut self` is
+        // exclusive; the syncer only passes addresses to the kernel.
         unsafe {
             ptr::copy_nonoverlapping(bytes.as_ptr(), self.mapping.0.as_mut_ptr().add(offset as usize), bytes.len());
         }
@@ -67,7 +69,8 @@ impl MappedSync for Mapping {
         if range.start >= end {
             return Ok(());
         }
-        // Both fit in `usize`: they are at most the mapping's length. memmap2 rounds the start down to a page, as msync wants it.
+        // Both fit in `usize`: they are at most the mapping's length. memmap2 rounds the start down to a page, as msync
+        // wants it.
         self.0.flush_range(range.start as usize, (end - range.start) as usize)
     }
 }
@@ -80,8 +83,9 @@ pub(super) fn map_read_only(file: &File) -> io::Result<Bytes> {
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
     }
-    // SAFETY: the bytes must not change while they are mapped. `ReadableFile::map` is only used on files that the engine never writes again, and
-    // the directory's lock keeps other engines out; a foreign process that shortens the file regardless is outside what a mapping can guard against.
+    // SAFETY: the bytes must not change while they are mapped. `ReadableFile::map` is only used on files that the
+    // engine never writes again, and the directory's lock keeps other engines out; a foreign process that shortens the
+    // file regardless is outside what a mapping can guard against.
     let mmap = unsafe { Mmap::map(file)? };
     Ok(Bytes::from_owner(mmap))
 }

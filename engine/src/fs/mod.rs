@@ -1,7 +1,7 @@
 //! The filesystem, as a trait: everything in the engine that touches storage goes through it.
 //!
-//! Three implementations: [`OsFileSystem`], the real one; [`SimFileSystem`], in memory, which models what a power cut keeps;
-//! and [`FaultFileSystem`], which wraps either and makes chosen calls fail.
+//! Three implementations: [`OsFileSystem`], the real one; [`SimFileSystem`], in memory, which models what a power cut
+//! keeps; and [`FaultFileSystem`], which wraps either and makes chosen calls fail.
 
 use std::fmt::Debug;
 use std::io;
@@ -31,8 +31,8 @@ pub struct DirEntry {
 
 /// Where a database lives.
 ///
-/// Contract of every implementation: a file's *contents* are durable once its `sync` returned; its *name* (creation, rename,
-/// removal) is durable once [`sync_dir`](FileSystem::sync_dir) of its directory returned; nothing else is.
+/// Contract of every implementation: a file's *contents* are durable once its `sync` returned; its *name* (creation,
+/// rename, removal) is durable once [`sync_dir`](FileSystem::sync_dir) of its directory returned; nothing else is.
 pub trait FileSystem: Debug + Send + Sync + 'static {
     /// Creates a file, or empties an existing one, for appending.
     fn create(&self, path: &Path) -> io::Result<Box<dyn WritableFile>>;
@@ -43,8 +43,8 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
     /// Opens an existing file for reading.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadableFile>>;
 
-    /// Creates a file of `len` zero bytes, or replaces an existing one, with its space reserved on storage (written once, so that later writes
-    /// through the mapping neither fail for lack of space nor allocate), mapped for writing.
+    /// Creates a file of `len` zero bytes, or replaces an existing one, with its space reserved on storage (written
+    /// once, so that later writes through the mapping neither fail for lack of space nor allocate), mapped for writing.
     fn create_mapped(&self, path: &Path, len: u64) -> io::Result<Box<dyn MappedFile>>;
 
     /// Renames a file within one directory, replacing the target if it exists. Open handles follow the file.
@@ -56,7 +56,8 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
     /// Shortens a file to `len` bytes and makes that durable. Not for files that are mapped.
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()>;
 
-    /// Creates a directory and its missing parents; existing ones are fine. Each directory it creates is made durable in its parent.
+    /// Creates a directory and its missing parents; existing ones are fine. Each directory it creates is made durable
+    /// in its parent.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
     /// The files of a directory, sorted by name.
@@ -65,8 +66,9 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
     /// Makes creations, renames and removals in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Takes the lock that `path` stands for until the answer is dropped. `Exclusive` creates the file if it is missing; `Shared` never
-    /// creates it. A lock held elsewhere (in this process too) is [`io::ErrorKind::WouldBlock`].
+    /// Takes the lock that `path` stands for until the answer is dropped. `Exclusive` creates the file if it is
+    /// missing; `Shared` never creates it. A lock held elsewhere (in this process too) is
+    /// [`io::ErrorKind::WouldBlock`].
     fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Box<dyn FileLock>>;
 
     /// The memory of the machine in bytes, as far as it can be told; bounds how much is read through mappings.
@@ -93,7 +95,8 @@ pub trait WritableFile: Debug + Send {
     /// Makes the contents and the length durable.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Asks the system to start writing back `range` without waiting: a hint, so that a later [`sync`](WritableFile::sync) is short.
+    /// Asks the system to start writing back `range` without waiting: a hint, so that a later
+    /// [`sync`](WritableFile::sync) is short.
     fn start_writeback(&mut self, range: Range<u64>) -> io::Result<()>;
 
     /// The file's length in bytes.
@@ -111,11 +114,12 @@ pub trait ReadableFile: Debug + Send + Sync {
     /// The file's length in bytes now.
     fn len(&self) -> io::Result<u64>;
 
-    /// Fills `buffer` from `offset` on; [`io::ErrorKind::UnexpectedEof`] if the file ends before. Sees what a [`MappedFile`] of the same file has
-    /// written so far.
+    /// Fills `buffer` from `offset` on; [`io::ErrorKind::UnexpectedEof`] if the file ends before. Sees what a
+    /// [`MappedFile`] of the same file has written so far.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// The whole file as bytes that stay valid (and unchanged, since the engine maps only files it never writes again) as long as they are held.
+    /// The whole file as bytes that stay valid (and unchanged, since the engine maps only files it never writes again)
+    /// as long as they are held.
     fn map(&self) -> io::Result<Bytes>;
 }
 

@@ -149,13 +149,14 @@ impl FileSystem for OsFileSystem {
     }
 }
 
-/// The directory `path` stands for: the parent of a bare file name is the empty path, which means the current directory.
+/// The directory `path` stands for: the parent of a bare file name is the empty path, which means the current
+/// directory.
 fn here(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
-/// Gives `file` a length of `len` bytes of written zeros. Reserving alone would leave unwritten extents, whose conversion makes later syncs
-/// commit metadata; writing alone would find out late that the disk is full.
+/// Gives `file` a length of `len` bytes of written zeros. Reserving alone would leave unwritten extents, whose
+/// conversion makes later syncs commit metadata; writing alone would find out late that the disk is full.
 fn reserve(file: &File, len: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     if len > 0 {

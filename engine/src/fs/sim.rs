@@ -21,14 +21,16 @@ mod tests;
 pub enum Keep {
     /// Nothing: files and names as of their last sync.
     Nothing,
-    /// A seeded choice: of every changed 512-byte sector, every changed length and every changed name, independently, the old or the new one.
+    /// A seeded choice: of every changed 512-byte sector, every changed length and every changed name, independently,
+    /// the old or the new one.
     Some,
     /// Everything: a killed process rather than a power cut.
     All,
 }
 
-/// A filesystem in memory, deterministic, that knows what is durable: file contents as of the last sync, names as of the last
-/// [`sync_dir`](FileSystem::sync_dir). Clones share one state; [`crash_clone`](SimFileSystem::crash_clone) makes an independent one.
+/// A filesystem in memory, deterministic, that knows what is durable: file contents as of the last sync, names as of
+/// the last [`sync_dir`](FileSystem::sync_dir). Clones share one state; [`crash_clone`](SimFileSystem::crash_clone)
+/// makes an independent one.
 ///
 /// ```
 /// use siltstone::fs::{FileSystem, Keep, SimFileSystem};
@@ -65,7 +67,8 @@ enum Holders {
     Shared(usize),
 }
 
-/// Seeded coin tosses (SplitMix64, Steele et al. 2014). Each seed has a bias of its own, so that a few seeds cover both mostly lost and mostly kept.
+/// Seeded coin tosses (SplitMix64, Steele et al. 2014). Each seed has a bias of its own, so that a few seeds cover both
+/// mostly lost and mostly kept.
 #[derive(Debug)]
 struct Coin {
     state: u64,
@@ -107,8 +110,8 @@ impl SimFileSystem {
         SimFileSystem { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// An independent filesystem as a power cut now would leave it: no open handles, no locks, nothing to stop it. `seed` decides the choices of
-    /// [`Keep::Some`]; the same seed on the same history gives the same answer.
+    /// An independent filesystem as a power cut now would leave it: no open handles, no locks, nothing to stop it.
+    /// `seed` decides the choices of [`Keep::Some`]; the same seed on the same history gives the same answer.
     pub fn crash_clone(&self, keep: Keep, seed: u64) -> SimFileSystem {
         let state = self.state.lock();
         let mut coin = Coin::new(seed);
@@ -127,19 +130,21 @@ impl SimFileSystem {
         SimFileSystem { state: Arc::new(Mutex::new(after)) }
     }
 
-    /// How many calls have changed the simulated storage so far: `create`, `open_append`, `create_mapped`, `rename`, `remove_file`, `truncate`,
-    /// `create_dir_all` of a missing directory, `sync_dir`; an append, sync or writeback hint of a file; a write through a mapping or its sync. Failed ones count too.
+    /// How many calls have changed the simulated storage so far: `create`, `open_append`, `create_mapped`, `rename`,
+    /// `remove_file`, `truncate`, `create_dir_all` of a missing directory, `sync_dir`; an append, sync or writeback
+    /// hint of a file; a write through a mapping or its sync. Failed ones count too.
     pub fn call_count(&self) -> u64 {
         self.state.lock().calls
     }
 
-    /// Cuts the power after `n` counted calls in total ([`call_count`](Self::call_count)): the next counted one and every call of any kind after it fail with
-    /// "power cut" and change nothing.
+    /// Cuts the power after `n` counted calls in total ([`call_count`](Self::call_count)): the next counted one and
+    /// every call of any kind after it fail with "power cut" and change nothing.
     pub fn stop_after(&self, n: u64) {
         self.state.lock().stop_after = Some(n);
     }
 
-    /// Inverts bit `bit % 8` of the byte at `offset`, durably: damage on storage. Past the end of the file nothing happens.
+    /// Inverts bit `bit % 8` of the byte at `offset`, durably: damage on storage. Past the end of the file nothing
+    /// happens.
     ///
     /// # Errors
     /// `NotFound` if there is no such file.
@@ -158,7 +163,8 @@ impl SimFileSystem {
         Ok(inode.lock().live.clone())
     }
 
-    /// Replaces a file by one with these contents, or creates it and its directories; everything about it is durable at once.
+    /// Replaces a file by one with these contents, or creates it and its directories; everything about it is durable at
+    /// once.
     ///
     /// # Errors
     /// `InvalidInput` if the path names no file.
@@ -182,7 +188,8 @@ impl SimFileSystem {
         paths
     }
 
-    /// Bounds the bytes of all named files together; appends and new mapped files that would exceed it fail with [`io::ErrorKind::StorageFull`].
+    /// Bounds the bytes of all named files together; appends and new mapped files that would exceed it fail with
+    /// [`io::ErrorKind::StorageFull`].
     pub fn set_capacity_bytes(&self, capacity_bytes: Option<u64>) {
         self.state.lock().capacity_bytes = capacity_bytes;
     }

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 /// The first chunk, in bytes: what a memtable with one small entry costs.
 const FIRST_CHUNK_BYTES: usize = 4 << 10;
 
-/// An entry of more than a full-grown chunk divided by this gets a chunk of its own, so that no more of a chunk is ever left unused.
+/// An entry of more than a full-grown chunk divided by this gets a chunk of its own, so that no more of a chunk is ever
+/// left unused.
 const LARGE_SHARE: usize = 4;
 
 /// Asks the processor to fetch the cache line at `place`: a hint, for any address.
@@ -60,7 +61,8 @@ impl Chunk {
     }
 }
 
-/// A search touches memory all over the place; with large pages each touch costs one cache miss and not another one for the page's address. A hint: it may be refused.
+/// A search touches memory all over the place; with large pages each touch costs one cache miss and not another one for
+/// the page's address. A hint: it may be refused.
 fn ask_for_huge_pages(start: NonNull<u8>, bytes: usize) {
     #[cfg(target_os = "linux")]
     // SAFETY: the range was just allocated, is aligned to its pages, and the advice changes no contents.
@@ -76,8 +78,8 @@ impl Drop for Chunk {
     }
 }
 
-/// Full-grown chunks, those that memtables use and those that dropped ones left behind for the next: their pages are mapped already, and a page fault for every page of a new memtable is
-/// what that saves.
+/// Full-grown chunks, those that memtables use and those that dropped ones left behind for the next: their pages are
+/// mapped already, and a page fault for every page of a new memtable is what that saves.
 #[derive(Debug)]
 pub(crate) struct ArenaPool {
     chunks: Mutex<PooledChunks>,
@@ -93,8 +95,9 @@ struct PooledChunks {
 }
 
 impl ArenaPool {
-    /// A pool of chunks of `chunk_bytes`, a power of two of at least 4 KiB. It keeps unused ones as long as they and those in use together take no more than `max_bytes`. What a memtable has
-    /// reserved and not yet used is less than one of them.
+    /// A pool of chunks of `chunk_bytes`, a power of two of at least 4 KiB. It keeps unused ones as long as they and
+    /// those in use together take no more than `max_bytes`. What a memtable has reserved and not yet used is less than
+    /// one of them.
     pub(crate) fn new(max_bytes: usize, chunk_bytes: usize) -> Self {
         ArenaPool { chunks: Mutex::default(), max_bytes, chunk_bytes }
     }
@@ -160,13 +163,14 @@ impl Arena {
         self.reserved_bytes
     }
 
-    /// Copies `key` and, right after it, `value`. The answer points to the key and stays valid, with these contents, until the arena is dropped.
+    /// Copies `key` and, right after it, `value`. The answer points to the key and stays valid, with these contents,
+    /// until the arena is dropped.
     #[inline]
     pub(super) fn copy(&mut self, key: &[u8], value: &[u8]) -> NonNull<u8> {
         let bytes = key.len() + value.len();
         let place = if bytes <= self.free_bytes { self.bump(bytes) } else { self.reserve(bytes) };
-        // SAFETY: `place` has room for `bytes` bytes of a chunk that nothing else was given, so it neither overlaps the arguments nor
-        // anything a reader sees.
+        // SAFETY: `place` has room for `bytes` bytes of a chunk that nothing else was given, so it neither overlaps the
+        // arguments nor anything a reader sees.
         unsafe {
             ptr::copy_nonoverlapping(key.as_ptr(), place.as_ptr(), key.len());
             ptr::copy_nonoverlapping(value.as_ptr(), place.as_ptr().add(key.len()), value.len());
@@ -195,8 +199,8 @@ impl Arena {
         debug_assert!(bytes <= self.free_bytes);
         let place = self.free;
         self.free_bytes -= bytes;
-        // SAFETY: the caller checked that the chunk has `bytes` left, so the result lies in it or one past its end. (Without a chunk,
-        // `bytes` is 0.)
+        // SAFETY: the caller checked that the chunk has `bytes` left, so the result lies in it or one past its end.
+        // (Without a chunk, `bytes` is 0.)
         self.free = unsafe { place.add(bytes) };
         place
     }

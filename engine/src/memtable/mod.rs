@@ -1,7 +1,9 @@
-//! Sorted writes in memory: one memtable is the newest run of a keyspace's tree, until it is sealed and flushed to a table.
+//! Sorted writes in memory: one memtable is the newest run of a keyspace's tree, until it is sealed and flushed to a
+//! table.
 //!
-//! One writer at a time (whoever holds the commit lock), any number of readers at the same time, which take no lock. A reader that has
-//! learned a sequence number (with acquire) from its publication (with release) finds every entry up to it.
+//! One writer at a time (whoever holds the commit lock), any number of readers at the same time, which take no lock. A
+//! reader that has learned a sequence number (with acquire) from its publication (with release) finds every entry up to
+//! it.
 
 mod arena;
 mod btree;
@@ -30,8 +32,9 @@ const EXPECTED_ENTRY_BYTES: usize = 100;
 /// About 1 % false positives.
 const FILTER_BITS_PER_KEY: u32 = 10;
 
-/// The filter is built when the memtable holds a 256th of the entries it is sized for, but within these bounds: a smaller memtable is
-/// searched as fast, a filter must not outweigh the entries it is for, and the one write that builds it must not take long.
+/// The filter is built when the memtable holds a 256th of the entries it is sized for, but within these bounds: a
+/// smaller memtable is searched as fast, a filter must not outweigh the entries it is for, and the one write that
+/// builds it must not take long.
 const FILTER_THRESHOLD: (usize, usize) = (256, 4096);
 
 /// A structure that holds the entries of a memtable.
@@ -42,8 +45,8 @@ trait Representation: Send + Sync + Sized + 'static {
     /// An empty one, which takes large chunks of memory from `pool`.
     fn new(pool: &Arc<ArenaPool>) -> Self;
 
-    /// Adds an entry. `before_visible` runs before any reader can meet it, and never at the same time as that of another insertion. An entry with
-    /// the same key and trailer as one that is there changes nothing.
+    /// Adds an entry. `before_visible` runs before any reader can meet it, and never at the same time as that of
+    /// another insertion. An entry with the same key and trailer as one that is there changes nothing.
     fn insert(&self, key: &[u8], trailer: Trailer, value: &[u8], before_visible: impl FnOnce(&Self));
 
     /// The newest entry of a key at or below a sequence number.
@@ -76,8 +79,8 @@ struct Counters {
     last_seqno: AtomicU64,
 }
 
-// All of Relaxed: insertions are ordered by the representation's lock, readers only want a figure; one who needs an exact one has sealed the
-// memtable, which synchronizes.
+// All of Relaxed: insertions are ordered by the representation's lock, readers only want a figure; one who needs an
+// exact one has sealed the memtable, which synchronizes.
 impl Counters {
     #[inline]
     fn count(&self, trailer: Trailer) {
@@ -101,7 +104,8 @@ pub(crate) struct Memtable {
 }
 
 impl Memtable {
-    /// An empty memtable, which takes a few KiB until it is written to. `expected_bytes` is the size at which it will be sealed.
+    /// An empty memtable, which takes a few KiB until it is written to. `expected_bytes` is the size at which it will
+    /// be sealed.
     pub(crate) fn new(kind: MemtableKind, expected_bytes: usize, pool: &Arc<ArenaPool>) -> Self {
         let entries = match kind {
             MemtableKind::BTree => Entries::BTree(BTree::new(pool)),
@@ -111,8 +115,8 @@ impl Memtable {
         Memtable { entries, counters: Counters::default(), filter: OnceLock::new(), filter_keys }
     }
 
-    /// Adds an entry. The caller is the only writer, has checked the lengths against [`crate::MAX_KEY_BYTES`] and [`crate::MAX_VALUE_BYTES`], and
-    /// never adds the same sequence number twice.
+    /// Adds an entry. The caller is the only writer, has checked the lengths against [`crate::MAX_KEY_BYTES`] and
+    /// [`crate::MAX_VALUE_BYTES`], and never adds the same sequence number twice.
     #[inline]
     pub(crate) fn insert(&self, key: &[u8], trailer: Trailer, value: &[u8]) {
         match &self.entries {
@@ -144,7 +148,8 @@ impl Memtable {
         (self.filter_keys / 256).clamp(FILTER_THRESHOLD.0, FILTER_THRESHOLD.1) as u64
     }
 
-    /// The newest entry of `lookup.key` with a sequence number of at most `lookup.seqno`: its trailer, and its value (empty for a tombstone).
+    /// The newest entry of `lookup.key` with a sequence number of at most `lookup.seqno`: its trailer, and its value
+    /// (empty for a tombstone).
     #[inline]
     pub(crate) fn get(&self, lookup: &Lookup) -> Option<(Trailer, &[u8])> {
         if !self.may_contain(lookup.hash) {
@@ -170,7 +175,8 @@ impl Memtable {
         }
     }
 
-    /// Memory held, in bytes: what the arena has reserved, nodes with the allocator's overhead (estimated), and the filter.
+    /// Memory held, in bytes: what the arena has reserved, nodes with the allocator's overhead (estimated), and the
+    /// filter.
     pub(crate) fn bytes(&self) -> usize {
         let entries = match &self.entries {
             Entries::BTree(tree) => tree.bytes(),
@@ -215,8 +221,8 @@ impl std::fmt::Debug for Memtable {
     }
 }
 
-/// A position in a memtable, which it keeps alive. Sees entries that are added behind it while it is used, so readers filter by sequence
-/// number. Values may not be pinned: they are copied out.
+/// A position in a memtable, which it keeps alive. Sees entries that are added behind it while it is used, so readers
+/// filter by sequence number. Values may not be pinned: they are copied out.
 pub(crate) struct MemtableCursor(Position);
 
 enum Position {

@@ -1,16 +1,19 @@
 //! The skiplist representation: `crossbeam_skiplist`'s `base` layer over an arena.
 //!
 //! # Why no reader pins an epoch
-//! `crossbeam_skiplist::base` asks for an epoch guard so that a removed node is not freed under a reader. Here no node is ever removed:
-//! - only `get_or_insert` changes the list. It marks no node (marking is what `remove`, `insert`, `clear` and `pop_*` do), so no traversal
-//!   ever meets a marked link and none unlinks anything (`help_unlink` runs only behind a mark);
-//! - the one other way to free a node is a reference count that falls to zero. Each node starts with a count of two (its lowest link and the
-//!   `RefEntry` of its insertion), and nothing here calls `release`, so no count ever falls. `RefEntry` has no destructor, and dropping
-//!   the list frees its nodes whatever their counts say, so nothing leaks either;
+//! `crossbeam_skiplist::base` asks for an epoch guard so that a removed node is not freed under a reader. Here no node
+//! is ever removed:
+//! - only `get_or_insert` changes the list. It marks no node (marking is what `remove`, `insert`, `clear` and `pop_*`
+//!   do), so no traversal ever meets a marked link and none unlinks anything (`help_unlink` runs only behind a mark);
+//! - the one other way to free a node is a reference count that falls to zero. Each node starts with a count of two
+//!   (its lowest link and the `RefEntry` of its insertion), and nothing here calls `release`, so no count ever falls.
+//!   `RefEntry` has no destructor, and dropping the list frees its nodes whatever their counts say, so nothing leaks
+//!   either;
 //! - nodes are therefore freed only by the list's own drop, which needs the list exclusively.
 //!
-//! A guard would protect against nothing, so [`guard`] hands out the one that pins nothing. The links themselves are atomics that are
-//! stored with release (or stronger) and loaded with consume or acquire: a node that can be reached is complete, guard or not.
+//! A guard would protect against nothing, so [`guard`] hands out the one that pins nothing. The links themselves are
+//! atomics that are stored with release (or stronger) and loaded with consume or acquire: a node that can be reached is
+//! complete, guard or not.
 
 #![allow(unsafe_code)]
 
@@ -35,8 +38,8 @@ use crate::key::{Lookup, MAX_KEY_BYTES, SeqNo, Trailer, prefix_u64};
 type Nodes = base::SkipList<Entry, ()>;
 type Node = base::Entry<'static, 'static, Entry, ()>;
 
-/// What a node costs on the heap, in bytes, on average: entry, reference count and 2 links (towers are geometric with p = 1/2), with the
-/// allocator's header and rounding to 16.
+/// What a node costs on the heap, in bytes, on average: entry, reference count and 2 links (towers are geometric with p
+/// = 1/2), with the allocator's header and rounding to 16.
 const NODE_BYTES: usize = 75;
 
 /// How many cache lines of an entry's bytes a cursor fetches ahead.
@@ -45,36 +48,40 @@ const PREFETCHED_LINES: usize = 3;
 /// The guard that pins nothing; see the module's page.
 #[inline]
 fn guard() -> &'static Guard {
-    // SAFETY: it is used with `Nodes` of this module only, whose nodes are never removed while the list is shared (module page), so no
-    // load can meet memory that is freed before the list.
+    // SAFETY: it is used with `Nodes` of this module only, whose nodes are never removed while the list is shared
+    // (module page), so no load can meet memory that is freed before the list.
     unsafe { crossbeam_epoch::unprotected() }
 }
 
-/// An entry of the list, or a probe that is compared with them. Ordered by key, then newest first; the first eight bytes of the key
-/// decide most comparisons without touching its memory.
+/// An entry of the list, or a probe that is compared with them. Ordered by key, then newest first; the first eight
+/// bytes of the key decide most comparisons without touching its memory.
 ///
-/// In a node the links follow: the prefix comes last, so that a step of a search finds both in one cache line more often.
+/// In a node the links follow: the prefix comes last, so that a step of a search finds both in one cache line more
+/// often.
 #[repr(C)]
 struct Entry {
     /// `key_bytes` of key, then `value_bytes` of value.
     bytes: NonNull<u8>,
     value_bytes: u32,
     key_bytes: u16,
-    /// The entry before this one, so that a step backward is no search. Null for the first one, and for one that is just being inserted: then
-    /// searching finds it. While an insertion is under way this may still name the entry before the new one.
+    /// The entry before this one, so that a step backward is no search. Null for the first one, and for one that is
+    /// just being inserted: then searching finds it. While an insertion is under way this may still name the entry
+    /// before the new one.
     previous: AtomicPtr<Entry>,
     trailer: Trailer,
     prefix: u64,
 }
 
-// SAFETY: `bytes` is only read, and lives and stays unchanged as long as the entry (`Entry::new`); `previous` is atomic.
+// SAFETY: `bytes` is only read, and lives and stays unchanged as long as the entry (`Entry::new`); `previous` is
+// atomic.
 unsafe impl Send for Entry {}
 // SAFETY: as above.
 unsafe impl Sync for Entry {}
 
 impl Entry {
     /// # Safety
-    /// `bytes` must point to `key` followed by `value_bytes` of value, readable and unchanged as long as the entry is used.
+    /// `bytes` must point to `key` followed by `value_bytes` of value, readable and unchanged as long as the entry is
+    /// used.
     #[inline]
     unsafe fn new(key: &[u8], trailer: Trailer, bytes: NonNull<u8>, value_bytes: u32) -> Self {
         let (prefix, key_bytes) = (prefix_u64(key), key.len() as u16);
@@ -130,7 +137,8 @@ impl PartialEq for Entry {
 
 impl Eq for Entry {}
 
-/// Calls `search` with an entry that sorts as (`key`, `trailer`) among those that can be here. It cannot outlive the call, nor therefore `key`.
+/// Calls `search` with an entry that sorts as (`key`, `trailer`) among those that can be here. It cannot outlive the
+/// call, nor therefore `key`.
 #[inline]
 fn with_probe<R>(key: &[u8], trailer: Trailer, search: impl FnOnce(&Entry) -> R) -> R {
     // A longer key than any that is stored comes right behind all versions of its longest prefix that could be stored.
@@ -230,7 +238,8 @@ fn link_back(entry: &Entry, next: Option<&Entry>, last: &mut AtomicPtr<Entry>) {
     // They are linked already if (key, trailer) was in the list before: the first insertion stays.
     if previous != this {
         entry.previous.store(previous, atomic::Ordering::Relaxed);
-        // Release, for the acquire in `SkipListCursor::prev`: whoever reaches the entry by this link sees it complete, its own link included.
+        // Release, for the acquire in `SkipListCursor::prev`: whoever reaches the entry by this link sees it complete,
+        // its own link included.
         behind.store(this, atomic::Ordering::Release);
     }
 }
@@ -239,8 +248,8 @@ fn link_back(entry: &Entry, next: Option<&Entry>, last: &mut AtomicPtr<Entry>) {
 pub(crate) struct SkipListCursor<O> {
     /// The entry it stands on; null when it is not valid.
     current: *const Entry,
-    /// The node of `current`, when `node_is_current`: steps backward follow entries and only know those. `MaybeUninit` so that no
-    /// reference into the list is asserted to live while the cursor is being dropped.
+    /// The node of `current`, when `node_is_current`: steps backward follow entries and only know those. `MaybeUninit`
+    /// so that no reference into the list is asserted to live while the cursor is being dropped.
     node: MaybeUninit<Node>,
     node_is_current: bool,
     /// Lies in `_owner`.
@@ -248,15 +257,16 @@ pub(crate) struct SkipListCursor<O> {
     _owner: Arc<O>,
 }
 
-// SAFETY: the pointers lead into the list, which is `Sync` and which `_owner` keeps alive wherever the cursor goes. The node's guard is the
-// static one that pins nothing and has no thread.
+// SAFETY: the pointers lead into the list, which is `Sync` and which `_owner` keeps alive wherever the cursor goes. The
+// node's guard is the static one that pins nothing and has no thread.
 unsafe impl<O: Send + Sync> Send for SkipListCursor<O> {}
 
 impl<O> SkipListCursor<O> {
     #[inline]
     fn nodes(&self) -> &'static Nodes {
-        // SAFETY: `list` was borrowed from `*_owner`, which an `Arc` neither moves nor frees while this cursor holds it. The lifetime is
-        // not really static: what is derived from it stays in this cursor, or is handed out bounded by a borrow of it.
+        // SAFETY: `list` was borrowed from `*_owner`, which an `Arc` neither moves nor frees while this cursor holds
+        // it. The lifetime is not really static: what is derived from it stays in this cursor, or is handed out bounded
+        // by a borrow of it.
         unsafe { &(*self.list).nodes }
     }
 
@@ -374,7 +384,8 @@ mod tests {
     use super::*;
     use crate::key::ValueKind;
 
-    /// That steps backward arrive is tested elsewhere, by the search they fall back to if need be; this is about their cost.
+    /// That steps backward arrive is tested elsewhere, by the search they fall back to if need be; this is about their
+    /// cost.
     #[test]
     fn every_entry_names_the_one_before_it() {
         let list = SkipList::new(&Arc::new(ArenaPool::new(0, 1 << 20)));

@@ -172,7 +172,8 @@ fn check_every_insertion_order_links_both_ways(kind: MemtableKind) {
     }
 }
 
-/// Each reader checks that everything at or below a published number is there, in both directions, while the writer goes on.
+/// Each reader checks that everything at or below a published number is there, in both directions, while the writer
+/// goes on.
 #[test]
 fn readers_see_a_prefix_of_the_insertions() {
     KINDS.into_iter().for_each(check_readers_see_a_prefix_of_the_insertions);

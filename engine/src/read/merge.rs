@@ -8,21 +8,22 @@ use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{SeqNo, Trailer, compare_keys};
 
-/// Merges cursors in internal order (key ascending, newest first). Entries that are equal in key and trailer come in the order of the
-/// children.
+/// Merges cursors in internal order (key ascending, newest first). Entries that are equal in key and trailer come in
+/// the order of the children.
 ///
-/// The child that stands on the merge's entry, the winner, is kept out of the heap: after it has moved it is compared with the
-/// heap's top only, and the heap changes only when it lost. So one child costs nothing, two cost one comparison a step, and of many a run that
-/// dominates costs one comparison a step too.
+/// The child that stands on the merge's entry, the winner, is kept out of the heap: after it has moved it is compared
+/// with the heap's top only, and the heap changes only when it lost. So one child costs nothing, two cost one
+/// comparison a step, and of many a run that dominates costs one comparison a step too.
 pub(crate) struct MergeCursor<C> {
     children: Vec<C>,
     /// The winner's index; [`NONE`] when the merge is not valid.
     winner: usize,
     backward: bool,
-    /// The valid children other than the winner, the one that comes next in the direction of the merge on top (a binary heap).
+    /// The valid children other than the winner, the one that comes next in the direction of the merge on top (a binary
+    /// heap).
     ///
-    /// Invariant: forward they stand on their first entry after the winner's, backward on their last entry before it; children
-    /// that are not valid have no such entry.
+    /// Invariant: forward they stand on their first entry after the winner's, backward on their last entry before it;
+    /// children that are not valid have no such entry.
     heap: Vec<Waiting>,
 }
 
@@ -135,8 +136,8 @@ impl<C: Cursor> MergeCursor<C> {
 
     /// Moves every child but the winner to the other side of the winner's entry.
     ///
-    /// Each stands on the nearest entry of one side, so one step takes it to the nearest of the other. A memtable may have got an entry in between
-    /// since: hence the loops.
+    /// Each stands on the nearest entry of one side, so one step takes it to the nearest of the other. A memtable may
+    /// have got an entry in between since: hence the loops.
     #[cold]
     fn turn(&mut self, backward: bool) -> Result<()> {
         let winner = self.winner;

@@ -58,8 +58,8 @@ pub(crate) trait OpenCursor {
 
 /// The entries between two bounds, from both ends: owned, fused, point in time.
 ///
-/// Each end has a cursor of its own, which stands on the entry that end gave last; it is opened and positioned by the first call for its end, so that
-/// iterating in one direction pays for one. After an error both ends are finished.
+/// Each end has a cursor of its own, which stands on the entry that end gave last; it is opened and positioned by the
+/// first call for its end, so that iterating in one direction pays for one. After an error both ends are finished.
 pub(crate) struct RangeIter<F: OpenCursor> {
     open: F,
     bounds: Bounds,

@@ -8,8 +8,9 @@ use crate::key::SeqNo;
 
 /// Counts live snapshots by sequence number.
 ///
-/// Invariant that compaction relies on: a snapshot registered after [`list`](SnapshotList::list) was taken has a sequence number at or above every write that was
-/// visible at that time, because both read the visible number inside the same lock.
+/// Invariant that compaction relies on: a snapshot registered after [`list`](SnapshotList::list) was taken has a
+/// sequence number at or above every write that was visible at that time, because both read the visible number inside
+/// the same lock.
 #[derive(Debug, Default)]
 pub(crate) struct SnapshotList {
     live: Mutex<BTreeMap<SeqNo, usize>>,

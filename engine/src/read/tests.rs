@@ -411,7 +411,8 @@ fn large_values_are_pinned_in_both_directions() {
     }
 }
 
-/// A reader at one sequence number turns back and forth over two memtables while newer entries, of its keys and between them, come in.
+/// A reader at one sequence number turns back and forth over two memtables while newer entries, of its keys and between
+/// them, come in.
 #[test]
 fn what_is_written_meanwhile_is_not_seen() {
     for seed in 0..20 {

@@ -17,11 +17,12 @@ use crate::table::reader::TableHit;
 use crate::version::LEVELS;
 use crate::version::version::Version;
 
-/// How many candidate tables a get looks at in one round: all filter lines of a round are requested from memory before the first is tested.
+/// How many candidate tables a get looks at in one round: all filter lines of a round are requested from memory before
+/// the first is tested.
 const ROUND_TABLES: usize = 8;
 
-/// The sources of a keyspace, newest first: active memtable, sealed memtables, tables. Immutable, but for the active memtable, which grows; a reader
-/// that also fixes a sequence number sees a fixed state.
+/// The sources of a keyspace, newest first: active memtable, sealed memtables, tables. Immutable, but for the active
+/// memtable, which grows; a reader that also fixes a sequence number sees a fixed state.
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) active: Arc<Memtable>,

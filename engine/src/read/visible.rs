@@ -7,11 +7,12 @@ use crate::error::Result;
 use crate::key::{SeqNo, Trailer, prefix_u64};
 use crate::slice::Slice;
 
-/// After this many steps over entries of one key a seek takes over, so that a key with many versions costs a seek, not a walk. (The number is
-/// RocksDB's `max_sequential_skip_in_iterations`.)
+/// After this many steps over entries of one key a seek takes over, so that a key with many versions costs a seek, not
+/// a walk. (The number is RocksDB's `max_sequential_skip_in_iterations`.)
 const MAX_STEPS: u32 = 8;
 
-/// A key, remembered after its cursor has moved on. Keys of up to 16 bytes, the usual ones, are two words and are never copied.
+/// A key, remembered after its cursor has moved on. Keys of up to 16 bytes, the usual ones, are two words and are never
+/// copied.
 #[derive(Default)]
 struct Remembered {
     prefix: u64,
@@ -62,14 +63,16 @@ enum Position {
     Invalid,
     /// The inner cursor stands on the entry.
     Here,
-    /// The inner cursor stands before all entries of the key (or nowhere, if there is nothing before); the entry is in the buffers.
+    /// The inner cursor stands before all entries of the key (or nowhere, if there is nothing before); the entry is in
+    /// the buffers.
     Kept,
 }
 
-/// Shows the newest entry of each user key at or below a sequence number, if it is a value: at most one entry a key, no tombstones.
+/// Shows the newest entry of each user key at or below a sequence number, if it is a value: at most one entry a key, no
+/// tombstones.
 ///
-/// `C` is in internal order. Both directions may be mixed. As with [`Cursor`], `next` and `prev` may only be called while
-/// valid, and after an error the cursor is not valid.
+/// `C` is in internal order. Both directions may be mixed. As with [`Cursor`], `next` and `prev` may only be called
+/// while valid, and after an error the cursor is not valid.
 pub(crate) struct VisibleCursor<C> {
     inner: C,
     snapshot: SeqNo,
@@ -116,7 +119,8 @@ impl<C: Cursor> VisibleCursor<C> {
         if self.position == Position::Here { self.inner.key_prefix() } else { self.key_prefix }
     }
 
-    /// The entry's value, independent of the cursor: pinned where it lies if it is large and may be, copied otherwise. Only while valid.
+    /// The entry's value, independent of the cursor: pinned where it lies if it is large and may be, copied otherwise.
+    /// Only while valid.
     #[inline]
     pub(crate) fn value_slice(&self) -> Slice {
         match (self.position, &self.kept) {
@@ -161,7 +165,8 @@ impl<C: Cursor> VisibleCursor<C> {
     #[inline]
     pub(crate) fn next(&mut self) -> Result<()> {
         if self.position == Position::Kept {
-            // The inner cursor stands before the versions of the key that is shown: seek behind the newer ones, skip the rest.
+            // The inner cursor stands before the versions of the key that is shown: seek behind the newer ones, skip
+            // the rest.
             self.position = Position::Invalid;
             self.last.set(self.key_prefix, &self.key);
             self.inner.seek(&self.key, self.snapshot)?;
@@ -201,8 +206,8 @@ impl<C: Cursor> VisibleCursor<C> {
         Ok(())
     }
 
-    /// Shows the first visible entry from the inner cursor on, which stands on the first entry of a key or on a later one that no visible
-    /// entry of the key comes before.
+    /// Shows the first visible entry from the inner cursor on, which stands on the first entry of a key or on a later
+    /// one that no visible entry of the key comes before.
     #[inline]
     fn find_forward(&mut self) -> Result<()> {
         let mut steps = 0;
@@ -261,7 +266,8 @@ impl<C: Cursor> VisibleCursor<C> {
         Ok(())
     }
 
-    /// Shows the last visible entry from the inner cursor on backward, which stands on the oldest entry of a key, or on one that is too new.
+    /// Shows the last visible entry from the inner cursor on backward, which stands on the oldest entry of a key, or on
+    /// one that is too new.
     #[inline]
     fn find_backward(&mut self) -> Result<()> {
         while self.inner.valid() {
@@ -274,8 +280,8 @@ impl<C: Cursor> VisibleCursor<C> {
         Ok(())
     }
 
-    /// Keeps the newest visible entry of the key in `key`, if any, and leaves the key backward. Answers whether there is a value. The inner
-    /// cursor stands where [`find_backward`](Self::find_backward) says.
+    /// Keeps the newest visible entry of the key in `key`, if any, and leaves the key backward. Answers whether there
+    /// is a value. The inner cursor stands where [`find_backward`](Self::find_backward) says.
     #[inline]
     fn keep_newest(&mut self) -> Result<bool> {
         let mut newest = None;

@@ -82,7 +82,8 @@ impl TableBuilder {
     /// Appends an entry, which comes after the last one in internal order.
     ///
     /// # Errors
-    /// `Io`; the table is then of no use. `InvalidArgument` for a key or value over its limit, or when the index would not fit 2 GiB.
+    /// `Io`; the table is then of no use. `InvalidArgument` for a key or value over its limit, or when the index would
+    /// not fit 2 GiB.
     pub(crate) fn add(&mut self, key: &[u8], trailer: Trailer, value: &[u8]) -> Result<()> {
         check_lengths(key.len(), value.len())?;
         // Only the last key of the last block and that of this one can be the same key.

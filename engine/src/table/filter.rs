@@ -1,8 +1,8 @@
 //! Cache-line blocked bloom filters: all bits of a key lie in one line of 512 bits, so a probe costs one cache miss.
 //!
-//! The construction is Putze, Sanders and Singler, "Cache-, Hash- and Space-Efficient Bloom Filters" (2007): the high half of the
-//! key's hash picks the line; bit positions are nine-bit pieces of a multiplicative mix of the hash. Bit `p` of a line is bit
-//! `p % 8` of its byte `p / 8`.
+//! The construction is Putze, Sanders and Singler, "Cache-, Hash- and Space-Efficient Bloom Filters" (2007): the high
+//! half of the key's hash picks the line; bit positions are nine-bit pieces of a multiplicative mix of the hash. Bit
+//! `p` of a line is bit `p % 8` of its byte `p / 8`.
 
 #![allow(unsafe_code)]
 
@@ -24,8 +24,8 @@ const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Nine-bit pieces in a mixed hash.
 const PIECES: u32 = 7;
 
-/// How many bits a key sets, for a filter of `bits_per_key`. A little below the ln 2 of a plain bloom filter: lines fill unevenly,
-/// and every probe costs time.
+/// How many bits a key sets, for a filter of `bits_per_key`. A little below the ln 2 of a plain bloom filter: lines
+/// fill unevenly, and every probe costs time.
 pub(crate) fn probes_for(bits_per_key: u32) -> u32 {
     (bits_per_key * 6 / 10).clamp(1, MAX_PROBES)
 }
@@ -61,8 +61,8 @@ pub(crate) fn prefetch_at(bytes: &[u8], at: usize) {
     #[cfg(target_arch = "x86_64")]
     if at < bytes.len() {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: `at` is inside the slice, so the pointer is in bounds; the instruction (SSE, part of x86_64) reads nothing into the
-        // program and cannot fault.
+        // SAFETY: `at` is inside the slice, so the pointer is in bounds; the instruction (SSE, part of x86_64) reads
+        // nothing into the program and cannot fault.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().add(at).cast()) }
     }
     #[cfg(not(target_arch = "x86_64"))]
@@ -77,7 +77,8 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// A filter over `lines`. `None` if that is no whole number of lines, or there is none, or `probes` is not 1 to [`MAX_PROBES`].
+    /// A filter over `lines`. `None` if that is no whole number of lines, or there is none, or `probes` is not 1 to
+    /// [`MAX_PROBES`].
     pub(crate) fn new(lines: Bytes, probes: u32) -> Option<Self> {
         let count = lines.len() / LINE_BYTES;
         let fits = lines.len().is_multiple_of(LINE_BYTES) && (1..u32::MAX as usize).contains(&count);
@@ -158,8 +159,8 @@ impl FilterBuilder {
 
 /// A filter of fixed size that one writer fills while others read: a memtable's.
 ///
-/// The writer inserts a key's hash *before* it publishes the key (by a release store that readers acquire). The filter itself orders
-/// nothing.
+/// The writer inserts a key's hash *before* it publishes the key (by a release store that readers acquire). The filter
+/// itself orders nothing.
 #[derive(Debug)]
 pub(crate) struct AtomicFilter {
     words: Box<[AtomicU64]>,
@@ -170,14 +171,15 @@ pub(crate) struct AtomicFilter {
 }
 
 impl AtomicFilter {
-    /// An empty filter of `lines` lines of 64 bytes (at least 1, below 2^32) and `probes` bits a key (1 to [`MAX_PROBES`]); both are
-    /// brought into their bounds. Its pages are not touched until a key falls into them.
+    /// An empty filter of `lines` lines of 64 bytes (at least 1, below 2^32) and `probes` bits a key (1 to
+    /// [`MAX_PROBES`]); both are brought into their bounds. Its pages are not touched until a key falls into them.
     pub(crate) fn new(lines: usize, probes: u32) -> Self {
         let lines = lines.clamp(1, u32::MAX as usize - 1);
         let words = Box::<[AtomicU64]>::new_zeroed_slice((lines + 1) * LINE_WORDS);
         // SAFETY: all bytes are zero, which is a valid `AtomicU64`.
         let words = unsafe { words.assume_init() };
-        // A pointer whose alignment cannot be told gives usize::MAX: then lines straddle cache lines, which is slow but right.
+        // A pointer whose alignment cannot be told gives usize::MAX: then lines straddle cache lines, which is slow but
+        // right.
         let aligned = words.as_ptr().align_offset(LINE_BYTES).min(LINE_WORDS);
         AtomicFilter { words, aligned, lines, probes: probes.clamp(1, MAX_PROBES) }
     }
@@ -205,7 +207,8 @@ impl AtomicFilter {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: the pointer is to memory of `words`; the instruction (SSE, part of x86_64) reads nothing into the program and cannot fault.
+            // SAFETY: the pointer is to memory of `words`; the instruction (SSE, part of x86_64) reads nothing into the
+            // program and cannot fault.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(self.line(hash).as_ptr().cast()) }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -218,8 +221,8 @@ impl AtomicFilter {
         let line = self.line(hash);
         for_each_position(hash, self.probes, |p| {
             let word = &line[p / 64];
-            // Relaxed: there is one writer, so its own load sees its last store; readers learn of the key by an acquire load that follows
-            // the writer's release store after these.
+            // Relaxed: there is one writer, so its own load sees its last store; readers learn of the key by an acquire
+            // load that follows the writer's release store after these.
             word.store(word.load(Ordering::Relaxed) | 1 << (p % 64), Ordering::Relaxed);
         });
     }

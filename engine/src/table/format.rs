@@ -4,12 +4,14 @@
 //! data block 0 | data block 1 | ... | filter | index | properties | footer
 //! ```
 //!
-//! Every section but the footer is stored as `payload | tag: u8 | crc: u32`, without gaps. The checksum (CRC-32, IEEE) covers payload
-//! and tag and is seeded with the section's place, so that a section that is read from, or was written to, a wrong place never passes.
-//! Tag 0: the payload as it is. Tag 1: the payload is `length: u32 | LZ4 block` of that decoded length. Only data blocks have tag 1.
+//! Every section but the footer is stored as `payload | tag: u8 | crc: u32`, without gaps. The checksum (CRC-32, IEEE)
+//! covers payload and tag and is seeded with the section's place, so that a section that is read from, or was written
+//! to, a wrong place never passes. Tag 0: the payload as it is. Tag 1: the payload is `length: u32 | LZ4 block` of that
+//! decoded length. Only data blocks have tag 1.
 //!
-//! The filter (absent without one) is `p` zero bytes, then lines of 64 bytes; `p` (0 to 63) makes the first line begin at a multiple of
-//! 64 in the file. The index is a block ([`super::block`]) with one entry a data block, see [`super::index`].
+//! The filter (absent without one) is `p` zero bytes, then lines of 64 bytes; `p` (0 to 63) makes the first line begin
+//! at a multiple of 64 in the file. The index is a block ([`super::block`]) with one entry a data block, see
+//! [`super::index`].
 //!
 //! Footer, the last 60 bytes, little-endian:
 //!
@@ -89,8 +91,8 @@ impl Handle {
     }
 }
 
-/// The checksum of a section's payload and tag: its file offset and its table's number are the seed. Within 4 GiB of one file no two
-/// places have one seed.
+/// The checksum of a section's payload and tag: its file offset and its table's number are the seed. Within 4 GiB of
+/// one file no two places have one seed.
 #[inline]
 fn checksum(number: u64, offset: u64, payload_and_tag: &[u8]) -> u32 {
     let place = offset as u32 ^ ((offset >> 32) as u32).wrapping_mul(0x85eb_ca6b);
@@ -122,7 +124,8 @@ pub(crate) fn unseal(stored: &[u8], number: u64, offset: u64) -> Result<(u8, &[u
     }
 }
 
-/// Compresses `raw` to the end of `out` as a [`TAG_LZ4`] payload, unless that saves less than an eighth; then `out` is as it was.
+/// Compresses `raw` to the end of `out` as a [`TAG_LZ4`] payload, unless that saves less than an eighth; then `out` is
+/// as it was.
 pub(crate) fn compress(raw: &[u8], out: &mut Vec<u8>, table: &mut lz4_flex::block::CompressTable) -> bool {
     let start = out.len();
     out.extend_from_slice(&(raw.len() as u32).to_le_bytes());
@@ -143,7 +146,8 @@ pub(crate) fn compress(raw: &[u8], out: &mut Vec<u8>, table: &mut lz4_flex::bloc
 /// Decodes a [`TAG_LZ4`] payload.
 ///
 /// # Errors
-/// The declared length is beyond what a block or these bytes can hold (checked before memory is taken), or decoding fails.
+/// The declared length is beyond what a block or these bytes can hold (checked before memory is taken), or decoding
+/// fails.
 pub(crate) fn decompress(payload: &[u8]) -> Result<Vec<u8>, Reason> {
     let (length, packed) = payload.split_first_chunk::<4>().ok_or("a compressed block without a length")?;
     let length = u32::from_le_bytes(*length) as usize;
@@ -182,8 +186,8 @@ impl Footer {
         out.extend_from_slice(&MAGIC);
     }
 
-    /// Reads the footer of table `number`, the last bytes of a file of `file_bytes`, and checks that the sections follow each other without gaps up
-    /// to it.
+    /// Reads the footer of table `number`, the last bytes of a file of `file_bytes`, and checks that the sections
+    /// follow each other without gaps up to it.
     ///
     /// # Errors
     /// `UnsupportedVersion`, or `Corruption` of `path`.

@@ -1,5 +1,5 @@
-//! The table cache: which tables are open. A version holds a [`TableHandle`] a live table; the file behind it is opened when it is first
-//! read and closed when others need its place.
+//! The table cache: which tables are open. A version holds a [`TableHandle`] a live table; the file behind it is opened
+//! when it is first read and closed when others need its place.
 
 use std::fmt;
 use std::ops::Deref;
@@ -50,8 +50,9 @@ impl Purger {
     }
 }
 
-/// What all open tables hold together. A table counts from its opening until its last user is gone, which may be after it left the
-/// cache. All counters are statistics and soft limits that order no other memory: relaxed is enough for each.
+/// What all open tables hold together. A table counts from its opening until its last user is gone, which may be after
+/// it left the cache. All counters are statistics and soft limits that order no other memory: relaxed is enough for
+/// each.
 #[derive(Debug, Default)]
 struct OpenTotals {
     tables: AtomicU64,
@@ -161,7 +162,8 @@ impl TableCache {
         }
     }
 
-    /// Opens every live table and keeps it open, so that who still reads needs the files' names no more. What cannot be opened now will fail when it is read.
+    /// Opens every live table and keeps it open, so that who still reads needs the files' names no more. What cannot be
+    /// opened now will fail when it is read.
     pub(crate) fn open_all(&self) {
         // Relaxed: an eviction that is under way closes a table that is opened again below, or fails when it is read.
         self.keep_all.store(true, Ordering::Relaxed);
@@ -208,7 +210,8 @@ impl TableCache {
         Ok(Arc::new(table))
     }
 
-    /// Gives `handle`, which was just opened, a place, and closes others until the open tables are within their bounds again.
+    /// Gives `handle`, which was just opened, a place, and closes others until the open tables are within their bounds
+    /// again.
     fn admit(&self, handle: &Arc<TableHandle>) {
         let mut ring = self.clock.lock();
         ring.places.push(Arc::downgrade(handle));
@@ -233,9 +236,11 @@ impl TableCache {
 }
 
 impl ClockRing {
-    /// Takes the next handle that was not used since the hand last came by out of the ring; never `except`. Handles that are gone go on the way. `None` if there is no other.
+    /// Takes the next handle that was not used since the hand last came by out of the ring; never `except`. Handles
+    /// that are gone go on the way. `None` if there is no other.
     fn evict(&mut self, except: &Arc<TableHandle>) -> Option<Arc<TableHandle>> {
-        // Ends within two rounds: the first clears every flag that nobody sets again meanwhile; after that any handle goes.
+        // Ends within two rounds: the first clears every flag that nobody sets again meanwhile; after that any handle
+        // goes.
         for step in 0..=2 * self.places.len() {
             if self.places.is_empty() {
                 return None;
@@ -349,7 +354,8 @@ impl TableHandle {
         Ok(table)
     }
 
-    /// The file is to be deleted as soon as the last `Arc` of this handle goes: no version and no reader needs it any longer.
+    /// The file is to be deleted as soon as the last `Arc` of this handle goes: no version and no reader needs it any
+    /// longer.
     pub(crate) fn mark_obsolete(&self) {
         // Relaxed: read in `drop`, which the last `Arc` orders after this.
         self.obsolete.store(true, Ordering::Relaxed);
@@ -367,7 +373,8 @@ impl TableHandle {
 
     #[inline]
     fn set_used(&self) {
-        // Relaxed: a hint for eviction. It is stored only when clear, so that readers on several cores share its cache line.
+        // Relaxed: a hint for eviction. It is stored only when clear, so that readers on several cores share its cache
+        // line.
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }

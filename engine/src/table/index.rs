@@ -1,9 +1,10 @@
 //! The index: which data block may hold a key.
 //!
-//! One entry a data block, in the block format. The key is a separator: at or after the block's last key, before the next block's first. Its
-//! trailer is sequence number 0, which sorts after every version of the separator. Only where versions of one key go on in the next
-//! block, key and trailer are those of the block's last entry. So the first index entry at or after (key, seqno) is always the one block to look in. The
-//! value is the block's [`Handle`]. Data blocks lie one after the other from offset 0.
+//! One entry a data block, in the block format. The key is a separator: at or after the block's last key, before the
+//! next block's first. Its trailer is sequence number 0, which sorts after every version of the separator. Only where
+//! versions of one key go on in the next block, key and trailer are those of the block's last entry. So the first index
+//! entry at or after (key, seqno) is always the one block to look in. The value is the block's [`Handle`]. Data blocks
+//! lie one after the other from offset 0.
 
 use bytes::Bytes;
 
@@ -22,7 +23,8 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Parses the index of a table whose data blocks end at `data_bytes`, and checks that they follow each other without gaps.
+    /// Parses the index of a table whose data blocks end at `data_bytes`, and checks that they follow each other
+    /// without gaps.
     ///
     /// # Errors
     /// What does not fit.
@@ -50,8 +52,8 @@ impl Index {
         self.block.len()
     }
 
-    /// The block that holds the first entry at or after (`key`, `seqno`), or else whose successor begins with it; `len()` if all entries
-    /// are before. `prefix` is `prefix_u64(key)`.
+    /// The block that holds the first entry at or after (`key`, `seqno`), or else whose successor begins with it;
+    /// `len()` if all entries are before. `prefix` is `prefix_u64(key)`.
     #[inline]
     pub(crate) fn lower_bound(&self, key: &[u8], prefix: u64, seqno: SeqNo) -> usize {
         self.block.lower_bound_sampled(key, prefix, seqno, &self.sample)
@@ -101,7 +103,8 @@ pub(crate) struct IndexBuilder {
 }
 
 impl IndexBuilder {
-    /// Adds the data block at `handle` that ends with `last`; `next` is the next block's first key, `None` for the last block.
+    /// Adds the data block at `handle` that ends with `last`; `next` is the next block's first key, `None` for the last
+    /// block.
     pub(crate) fn add(&mut self, last: (&[u8], Trailer), next: Option<&[u8]>, handle: Handle) {
         let (last_key, last_trailer) = last;
         let (key, trailer) = match next {

@@ -1,7 +1,7 @@
 //! What a table says of itself.
 //!
-//! Payload, little-endian: `entries u64 | tombstones u64 | user bytes u64 | smallest seqno u64 | largest seqno u64 | data blocks u64 |
-//! filter probes u32 | length of smallest key u16 | of largest key u16 | smallest key | largest key`.
+//! Payload, little-endian: `entries u64 | tombstones u64 | user bytes u64 | smallest seqno u64 | largest seqno u64 |
+//! data blocks u64 | filter probes u32 | length of smallest key u16 | of largest key u16 | smallest key | largest key`.
 
 use bytes::Bytes;
 

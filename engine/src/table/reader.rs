@@ -19,8 +19,8 @@ use crate::fs::{FileSystem, ReadableFile};
 use crate::key::{Lookup, Trailer};
 use crate::slice::Slice;
 
-/// How many lines of a block a get asks for at once: those of the columns, buckets and rests of a block of 4 KiB with values of about 100
-/// bytes. Measured: 12 beat 8, 4 and none by 25, 60 and 140 of about 500 ns a get.
+/// How many lines of a block a get asks for at once: those of the columns, buckets and rests of a block of 4 KiB with
+/// values of about 100 bytes. Measured: 12 beat 8, 4 and none by 25, 60 and 140 of about 500 ns a get.
 const PREFETCH_LINES: usize = 12;
 
 /// How a table's file is read.
@@ -39,7 +39,8 @@ enum Source {
     File(Arc<dyn ReadableFile>),
 }
 
-/// An open table. Filter, index and properties were verified when it was opened; each data block is before it is first used.
+/// An open table. Filter, index and properties were verified when it was opened; each data block is before it is first
+/// used.
 #[derive(Debug)]
 pub(crate) struct Table {
     path: PathBuf,
@@ -208,7 +209,8 @@ impl Table {
         self.filter.as_ref()
     }
 
-    /// The newest entry of the lookup's key at or below its sequence number, tombstones included. Does not consult the filter.
+    /// The newest entry of the lookup's key at or below its sequence number, tombstones included. Does not consult the
+    /// filter.
     ///
     /// # Errors
     /// `Io`, or `Corruption` of the block the key would be in.
@@ -299,7 +301,8 @@ impl Table {
 
     #[inline]
     fn is_verified(&self, ordinal: usize) -> bool {
-        // Relaxed: the bit is no more than the memory of a check of bytes that never change; whoever sees it late checks again.
+        // Relaxed: the bit is no more than the memory of a check of bytes that never change; whoever sees it late
+        // checks again.
         self.verified.get(ordinal / 64).is_some_and(|word| word.load(Ordering::Relaxed) >> (ordinal % 64) & 1 == 1)
     }
 
@@ -317,7 +320,8 @@ impl Table {
         Ok((handle, payload))
     }
 
-    /// Checks mapped block `ordinal` and remembers that; `false` if it is compressed, and so to be read through the cache.
+    /// Checks mapped block `ordinal` and remembers that; `false` if it is compressed, and so to be read through the
+    /// cache.
     #[cold]
     fn verify_mapped(&self, map: &Bytes, ordinal: usize) -> Result<bool> {
         let handle = self.handle(ordinal)?;
@@ -341,8 +345,8 @@ impl Table {
 }
 
 impl Source {
-    /// `bytes` bytes from `offset` on, which the caller knows to be inside the file. What is read into memory begins at a
-    /// multiple of 64 plus `skew`.
+    /// `bytes` bytes from `offset` on, which the caller knows to be inside the file. What is read into memory begins at
+    /// a multiple of 64 plus `skew`.
     fn read(&self, path: &Path, offset: u64, bytes: usize, skew: usize) -> Result<Bytes> {
         match self {
             Source::Map(map) => {

@@ -21,8 +21,9 @@ struct Seen {
 }
 
 impl Table {
-    /// Reads every data block anew, whatever was verified or cached before, and checks its checksum, the order within and across blocks, that the index
-    /// leads to it, that the filter knows every key, and at the end the counts of the properties. Answers with the number of data blocks.
+    /// Reads every data block anew, whatever was verified or cached before, and checks its checksum, the order within
+    /// and across blocks, that the index leads to it, that the filter knows every key, and at the end the counts of the
+    /// properties. Answers with the number of data blocks.
     ///
     /// # Errors
     /// `Io`, or `Corruption` of the first block that does not fit.
@@ -93,7 +94,8 @@ impl Table {
     }
 }
 
-/// Whether one internal key comes before another. Kinds do not count: a key has one entry a sequence number, and a separator's kind means nothing.
+/// Whether one internal key comes before another. Kinds do not count: a key has one entry a sequence number, and a
+/// separator's kind means nothing.
 fn is_before(a: (&[u8], Trailer), b: (&[u8], Trailer)) -> bool {
     a.0 < b.0 || (a.0 == b.0 && a.1.seqno() > b.1.seqno())
 }

@@ -11,8 +11,8 @@ use crate::table::HasMeta;
 
 /// A sum that only grows, or nearly.
 ///
-/// Relaxed everywhere: each counter stands for itself, no other memory is read on the strength of its value, and a report that misses an addition
-/// which happens at the same time is as good as one taken a moment earlier.
+/// Relaxed everywhere: each counter stands for itself, no other memory is read on the strength of its value, and a
+/// report that misses an addition which happens at the same time is as good as one taken a moment earlier.
 #[derive(Debug, Default)]
 struct Counter(AtomicU64);
 
@@ -63,7 +63,8 @@ struct LevelCounters {
     dropped_tombstones: Counter,
 }
 
-/// How many of the entries that compactions moved down met an older entry of their key; each compaction counts half as much as the next, so that the share follows the workload.
+/// How many of the entries that compactions moved down met an older entry of their key; each compaction counts half as
+/// much as the next, so that the share follows the workload.
 #[derive(Debug, Default)]
 struct Shadowing {
     upper_entries: f64,
@@ -95,8 +96,8 @@ pub(crate) struct Amplification {
 }
 
 impl Amplification {
-    /// Counts one write: its key and value, and what it took in the log (0 if it was not logged). Only the thread that holds the commit lock calls this, so that
-    /// adding needs no atomic read-modify-write.
+    /// Counts one write: its key and value, and what it took in the log (0 if it was not logged). Only the thread that
+    /// holds the commit lock calls this, so that adding needs no atomic read-modify-write.
     #[inline]
     pub(crate) fn record_write(&self, user_bytes: u64, wal_bytes: u64) {
         self.user_bytes.add_alone(user_bytes);
@@ -125,8 +126,8 @@ impl Amplification {
         self.shadowing.lock().add(work.upper_entries, work.dropped_shadowed);
     }
 
-    /// Counts one sampled get: tables whose filter or blocks were looked at, and blocks that were searched. The caller decides which gets are sampled,
-    /// so that most of them pay nothing.
+    /// Counts one sampled get: tables whose filter or blocks were looked at, and blocks that were searched. The caller
+    /// decides which gets are sampled, so that most of them pay nothing.
     #[inline]
     pub(crate) fn record_get(&self, tables: u64, blocks: u64) {
         self.sampled_gets.add(1);
@@ -138,8 +139,8 @@ impl Amplification {
         &self.levels[level.min(LAST_LEVEL)]
     }
 
-    /// The counters, beside the sizes in `version`, the `scores` of its levels, and what the formula says for a keyspace whose memtables are sealed at
-    /// `memtable_bytes` and whose levels grow by `level_ratio`.
+    /// The counters, beside the sizes in `version`, the `scores` of its levels, and what the formula says for a
+    /// keyspace whose memtables are sealed at `memtable_bytes` and whose levels grow by `level_ratio`.
     pub(crate) fn snapshot<T: HasMeta>(
         &self,
         version: &Version<T>,
@@ -192,8 +193,9 @@ fn ratio(a: u64, b: u64) -> f64 {
 
 /// An estimate of the keys and values that a full scan would return.
 ///
-/// The deepest populated level holds each of its keys once. Of the values above it, `shadow_share` replace one that is counted already, as those did that
-/// have been merged lately; the rest are new. Each tombstone above it takes one entry away. Keys of tombstones are small and count as nothing.
+/// The deepest populated level holds each of its keys once. Of the values above it, `shadow_share` replace one that is
+/// counted already, as those did that have been merged lately; the rest are new. Each tombstone above it takes one
+/// entry away. Keys of tombstones are small and count as nothing.
 fn live_user_bytes<T: HasMeta>(version: &Version<T>, shadow_share: f64) -> u64 {
     let Some(deepest) = version.levels().iter().rposition(|level| !level.is_empty()) else {
         return 0;
@@ -214,10 +216,11 @@ fn live_user_bytes<T: HasMeta>(version: &Version<T>, shadow_share: f64) -> u64 {
     if puts == 0.0 { 0 } else { ((live - upper_tombstones).max(0.0) * put_bytes / puts) as u64 }
 }
 
-/// Write amplification of leveled compaction, log included: `3 + (f + 1)(L - 1)` for `L = ceil(log_T(D / M * (T - 1) / T))` levels, at least one, where `D` is the
-/// live data, `M` the memtable and `T` the level ratio. Each push into a level rewrites about `f = 0.6 T` times what is pushed with min-overlap picking
-/// (6 at T = 10). After the cost model of Dayan, Athanassoulis, Idreos, "Monkey" (SIGMOD 2017), with the constants of `3` for log, flush and
-/// the first merge, and of `f` as measured in practice.
+/// Write amplification of leveled compaction, log included: `3 + (f + 1)(L - 1)` for `L = ceil(log_T(D / M * (T - 1) /
+/// T))` levels, at least one, where `D` is the live data, `M` the memtable and `T` the level ratio. Each push into a
+/// level rewrites about `f = 0.6 T` times what is pushed with min-overlap picking (6 at T = 10). After the cost model
+/// of Dayan, Athanassoulis, Idreos, "Monkey" (SIGMOD 2017), with the constants of `3` for log, flush and the first
+/// merge, and of `f` as measured in practice.
 fn predicted_write_amplification(live_user_bytes: u64, memtable_bytes: u64, level_ratio: u64) -> f64 {
     let ratio_f = level_ratio.max(2) as f64;
     let memtables = live_user_bytes as f64 / memtable_bytes.max(1) as f64;
@@ -225,7 +228,8 @@ fn predicted_write_amplification(live_user_bytes: u64, memtable_bytes: u64, leve
     3.0 + (0.6 * ratio_f + 1.0) * (levels - 1.0)
 }
 
-/// What one level holds and has cost since the keyspace was opened. Reads, writes, moves and drops are counted at the level they went into.
+/// What one level holds and has cost since the keyspace was opened. Reads, writes, moves and drops are counted at the
+/// level they went into.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LevelSnapshot {
     /// Table files.
@@ -238,7 +242,8 @@ pub struct LevelSnapshot {
     pub tombstones: u64,
     /// How urgent a compaction out of this level is; 1 and more starts one.
     pub score: f64,
-    /// Bytes that compactions read from the levels above, to write into this one (from this one, if tables were rewritten in place).
+    /// Bytes that compactions read from the levels above, to write into this one (from this one, if tables were
+    /// rewritten in place).
     pub read_bytes: u64,
     /// Bytes that compactions read from this level, to merge them with what came from above.
     pub read_output_level_bytes: u64,
@@ -269,10 +274,11 @@ pub struct AmplificationSnapshot {
     pub write_amplification: f64,
     /// Bytes written into tables and the log / user bytes.
     pub write_amplification_with_wal: f64,
-    /// What the formula for leveled compaction says of `write_amplification_with_wal` at this size of data and memtable, under random overwrites.
+    /// What the formula for leveled compaction says of `write_amplification_with_wal` at this size of data and
+    /// memtable, under random overwrites.
     pub predicted_write_amplification: f64,
-    /// An estimate of the live keys and values, in bytes: the bottom level's values, and those above it that have turned out to be new at the rate seen
-    /// in compactions, less one for each tombstone above.
+    /// An estimate of the live keys and values, in bytes: the bottom level's values, and those above it that have
+    /// turned out to be new at the rate seen in compactions, less one for each tombstone above.
     pub live_user_bytes: u64,
     /// File bytes / `live_user_bytes`. Below 1 if tables are compressed.
     pub space_amplification: f64,

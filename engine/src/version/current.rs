@@ -1,6 +1,7 @@
 //! `CURRENT`: which manifest is the live one, switched atomically.
 //!
-//! 36 bytes, little-endian: `magic [8] | format version u32 | flags u32 | manifest number u64 | min_bytes u64 | crc32 of all before u32`.
+//! 36 bytes, little-endian: `magic [8] | format version u32 | flags u32 | manifest number u64 | min_bytes u64 | crc32
+//! of all before u32`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,8 +23,8 @@ pub(super) struct Current {
     pub(super) manifest: u64,
     /// The manifest had at least this many bytes on storage when the file was written.
     pub(super) min_bytes: u64,
-    /// Written by the creation of the database. A `CURRENT.tmp` that says so and a missing `CURRENT` together mean that creation was cut short,
-    /// and not that `CURRENT` was lost.
+    /// Written by the creation of the database. A `CURRENT.tmp` that says so and a missing `CURRENT` together mean that
+    /// creation was cut short, and not that `CURRENT` was lost.
     pub(super) initial: bool,
 }
 

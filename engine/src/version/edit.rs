@@ -24,7 +24,8 @@ pub(crate) struct LogFloor {
 
 /// One change of the durable state. What is absent stays as it is.
 ///
-/// The parts apply in the order in which they are declared: keyspaces come into being before their tables change, and go after that.
+/// The parts apply in the order in which they are declared: keyspaces come into being before their tables change, and
+/// go after that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Edit {
     /// Names the database; set once, at its creation.

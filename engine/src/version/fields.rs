@@ -1,7 +1,8 @@
 //! Tagged, length-delimited fields: the encoding of everything in the manifest.
 //!
-//! `tag: varint | length: varint | content`. Fields come in any order. The lowest bit of a tag says whether a reader that does not know it may pass over
-//! it; every other unknown tag means that a newer release wrote something that matters.
+//! `tag: varint | length: varint | content`. Fields come in any order. The lowest bit of a tag says whether a reader
+//! that does not know it may pass over it; every other unknown tag means that a newer release wrote something that
+//! matters.
 
 use crate::varint::{read_varint, write_bytes, write_varint};
 

@@ -1,7 +1,7 @@
 //! How [`KeyspaceOptions`] are kept in the manifest.
 //!
-//! The fields of the first format have to be there, except for the two that may have no value. Options added later have their default where
-//! they are absent, so that they do not touch what is written already.
+//! The fields of the first format have to be there, except for the two that may have no value. Options added later have
+//! their default where they are absent, so that they do not touch what is written already.
 
 use crate::options::{Compression, KeyspaceOptions, MemtableKind};
 

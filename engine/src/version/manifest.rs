@@ -1,12 +1,13 @@
 //! The manifest: the durable log of [`Edit`]s.
 //!
-//! `MANIFEST-{number:06}`, little-endian: a header `magic [8] | format version u32 | manifest number u64 | crc32 of all before u32`, then records
-//! `crc32 u32 | length u32 | payload`. A record's checksum covers the manifest's number, the record's offset, the length and the payload, so that a
-//! record is valid at its own place only. The first records are a snapshot of the state; `CURRENT` names the live manifest.
+//! `MANIFEST-{number:06}`, little-endian: a header `magic [8] | format version u32 | manifest number u64 | crc32 of all
+//! before u32`, then records `crc32 u32 | length u32 | payload`. A record's checksum covers the manifest's number, the
+//! record's offset, the length and the payload, so that a record is valid at its own place only. The first records are
+//! a snapshot of the state; `CURRENT` names the live manifest.
 //!
-//! Torn tail or damage? Every append is synced before anything depends on it, and after a failed one there is no other. So at most the last
-//! record can be torn, and only past what `CURRENT` says was there: an unreadable record that has a readable one behind it, or that begins below that
-//! length, is damage.
+//! Torn tail or damage? Every append is synced before anything depends on it, and after a failed one there is no other.
+//! So at most the last record can be torn, and only past what `CURRENT` says was there: an unreadable record that has a
+//! readable one behind it, or that begins below that length, is damage.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,8 @@ const RECORD_HEADER_BYTES: usize = 8;
 /// A manifest is not rolled while it is smaller than this.
 const MIN_ROLL_BYTES: u64 = 1 << 20;
 
-/// A manifest is rolled when it is this many times as large as a snapshot of the state: rolling then costs a quarter of what appending did.
+/// A manifest is rolled when it is this many times as large as a snapshot of the state: rolling then costs a quarter of
+/// what appending did.
 const ROLL_RATIO: u64 = 4;
 
 /// The live manifest, open for appending unless it was opened read-only.
@@ -139,7 +141,8 @@ impl Manifest {
         let number = 1;
         let path = manifest_path(dir, number);
         let bytes = snapshot(number, initial)?;
-        // The intent comes first: a manifest without CURRENT is a creation that was cut short only where this file says so.
+        // The intent comes first: a manifest without CURRENT is a creation that was cut short only where this file says
+        // so.
         let current = Current { manifest: number, min_bytes: bytes.len() as u64, initial: true };
         current.write_temporary(&*fs, dir)?;
         fs.sync_dir(dir).map_err(Error::io("syncing", dir))?;
@@ -151,10 +154,12 @@ impl Manifest {
 
     /// Opens the manifest of the database in `dir` and reads its state; `None` if there is no database.
     ///
-    /// Unless `read_only`, a torn last record is cut off, what is left is made durable, and files that a crash left over are removed.
+    /// Unless `read_only`, a torn last record is cut off, what is left is made durable, and files that a crash left
+    /// over are removed.
     ///
     /// # Errors
-    /// `Corruption` for anything that was never written, a manifest without `CURRENT` included; `UnsupportedVersion`; `Io`.
+    /// `Corruption` for anything that was never written, a manifest without `CURRENT` included; `UnsupportedVersion`;
+    /// `Io`.
     pub(crate) fn open(
         fs: Arc<dyn FileSystem>,
         dir: &Path,
@@ -175,7 +180,8 @@ impl Manifest {
             if end < bytes.len() {
                 fs.truncate(&path, end as u64).map_err(Error::io("truncating", &path))?;
             }
-            // A killed process may have left a record or a CURRENT that is visible but not on storage yet; nothing may be built on those.
+            // A killed process may have left a record or a CURRENT that is visible but not on storage yet; nothing may
+            // be built on those.
             let mut file = fs.open_append(&path).map_err(Error::io("opening", &path))?;
             file.sync().map_err(Error::io("syncing", &path))?;
             fs.sync_dir(dir).map_err(Error::io("syncing", dir))?;
@@ -186,7 +192,8 @@ impl Manifest {
         Ok(Some((Manifest { fs, dir, path, number, file_bytes, file, failure: None }, state)))
     }
 
-    /// Tells a directory without a database, or with one whose creation was cut short, from one whose `CURRENT` is lost.
+    /// Tells a directory without a database, or with one whose creation was cut short, from one whose `CURRENT` is
+    /// lost.
     fn without_current(fs: &dyn FileSystem, dir: &Path, read_only: bool) -> Result<()> {
         let orphans = Manifest::orphans(fs, dir, None)?;
         let temporary = current::temporary_path(dir);
@@ -201,8 +208,8 @@ impl Manifest {
         if read_only { Ok(()) } else { remove_all(fs, orphans) }
     }
 
-    /// The manifests other than `live`, and a left-over `CURRENT.tmp`; in the order in which they have to be removed, which keeps an interrupted
-    /// creation recognizable until its last file is gone.
+    /// The manifests other than `live`, and a left-over `CURRENT.tmp`; in the order in which they have to be removed,
+    /// which keeps an interrupted creation recognizable until its last file is gone.
     ///
     /// # Errors
     /// `Io`, if the directory cannot be read.
@@ -228,7 +235,8 @@ impl Manifest {
     /// Appends one edit and makes it durable. An empty edit writes nothing.
     ///
     /// # Errors
-    /// `Io`: whether the edit is durable is then unknown, and every later call answers `ReadOnly`, as it does after opening read-only.
+    /// `Io`: whether the edit is durable is then unknown, and every later call answers `ReadOnly`, as it does after
+    /// opening read-only.
     pub(crate) fn append(&mut self, edit: &Edit) -> Result<()> {
         let payload = edit.encode();
         let mut record = Vec::with_capacity(RECORD_HEADER_BYTES + payload.len());
@@ -246,8 +254,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// Replaces the manifest by a new one that holds `state`, which is the sum of all appended edits, if it has grown beyond 1 MiB and four times
-    /// what the new one takes.
+    /// Replaces the manifest by a new one that holds `state`, which is the sum of all appended edits, if it has grown
+    /// beyond 1 MiB and four times what the new one takes.
     ///
     /// # Errors
     /// As for [`append`](Manifest::append).
@@ -278,7 +286,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// Writes down how long the manifest is, so that any later truncation is found. For a clean close; appending may go on afterwards.
+    /// Writes down how long the manifest is, so that any later truncation is found. For a clean close; appending may go
+    /// on afterwards.
     ///
     /// # Errors
     /// As for [`append`](Manifest::append).

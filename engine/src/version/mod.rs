@@ -1,7 +1,8 @@
 //! The set of live tables, and its durable log.
 //!
-//! [`version`] is what reads and compactions look at: immutable levels. [`edit`] is one atomic change of them, [`state`] the sum of such changes,
-//! [`manifest`] the file that keeps them. [`amplification`] counts what each level cost.
+//! [`version`] is what reads and compactions look at: immutable levels. [`edit`] is one atomic change of them,
+//! [`state`] the sum of such changes, [`manifest`] the file that keeps them. [`amplification`] counts what each level
+//! cost.
 
 pub(crate) mod amplification;
 mod current;

@@ -33,8 +33,8 @@ impl VersionSet {
         self.next_file.fetch_add(1, Ordering::Relaxed) // only has to be unique
     }
 
-    /// Makes one change durable and then lets `publish` make it visible, both before any other change. `build` sees the state that it changes; `None` means that there is nothing to
-    /// change any more.
+    /// Makes one change durable and then lets `publish` make it visible, both before any other change. `build` sees the
+    /// state that it changes; `None` means that there is nothing to change any more.
     ///
     /// # Errors
     /// `Io`; the manifest takes no more edits after it.
@@ -47,7 +47,8 @@ impl VersionSet {
         let Inner { manifest, state } = &mut *inner;
         let Some(mut edit) = build(state) else { return Ok(None) };
         edit.next_file_number = Some(self.next_file.load(Ordering::Relaxed));
-        // The state first: an edit that does not fit must not get into the file. If the append fails the manifest takes no more edits, so the state is of no more use either.
+        // The state first: an edit that does not fit must not get into the file. If the append fails the manifest takes
+        // no more edits, so the state is of no more use either.
         state.apply(&edit).map_err(|reason| Error::corruption(manifest.path(), manifest.file_bytes(), reason))?;
         manifest.append(&edit)?;
         let answer = publish();

@@ -67,7 +67,8 @@ impl ManifestState {
     /// Counters may be absent or grow, never shrink: read their values under the same lock that orders the edits.
     ///
     /// # Errors
-    /// The reason why the edit does not fit. The state is then somewhere between before and after, and must not be used.
+    /// The reason why the edit does not fit. The state is then somewhere between before and after, and must not be
+    /// used.
     pub(crate) fn apply(&mut self, edit: &Edit) -> Result<(), String> {
         if let Some(id) = edit.database_id {
             if self.database_id != 0 && self.database_id != id {
@@ -175,7 +176,8 @@ impl ManifestState {
 
     /// Edits that make this state out of an empty one: a snapshot.
     pub(crate) fn to_edits(&self) -> Vec<Edit> {
-        // Ids come in ascending order, as when the keyspaces were created; the counters come last because creating raises them.
+        // Ids come in ascending order, as when the keyspaces were created; the counters come last because creating
+        // raises them.
         let mut edits = Vec::new();
         let mut ids: Vec<_> = self.keyspaces.keys().chain(self.dropped.keys()).copied().collect();
         ids.sort_unstable();
@@ -190,7 +192,8 @@ impl ManifestState {
                 (None, None) => {}
             }
         }
-        // Of several keyspaces with one name at most one is live, and it is the youngest: those before it are dropped by the edit that creates them.
+        // Of several keyspaces with one name at most one is live, and it is the youngest: those before it are dropped
+        // by the edit that creates them.
         edits.push(Edit {
             database_id: Some(self.database_id),
             next_keyspace_id: Some(self.next_keyspace_id),

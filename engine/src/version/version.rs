@@ -1,7 +1,8 @@
 //! A version: the tables of one keyspace at one moment, immutable, in levels.
 //!
-//! Level 0 holds flushed memtables, newest first; they may overlap. Every other level is sorted by key and its tables are disjoint, so that one binary
-//! search finds the only table that can hold a key. All versions of one user key that are in a level are in one table of it (level 0 aside).
+//! Level 0 holds flushed memtables, newest first; they may overlap. Every other level is sorted by key and its tables
+//! are disjoint, so that one binary search finds the only table that can hold a key. All versions of one user key that
+//! are in a level are in one table of it (level 0 aside).
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -34,7 +35,8 @@ pub(crate) struct LevelTotals {
 /// The tables of one level, with what a search needs in columns beside them. Cheap to clone.
 pub(crate) struct Level<T> {
     tables: Arc<[Arc<T>]>,
-    /// What all bounds in `columns` begin with; it is left out of the prefixes, so that keys with a long common start still differ in theirs.
+    /// What all bounds in `columns` begin with; it is left out of the prefixes, so that keys with a long common start
+    /// still differ in theirs.
     shared: Bytes,
     /// The prefixes of the largest keys of all tables, followed by those of the smallest keys: one allocation.
     columns: Arc<[u64]>,
@@ -127,7 +129,8 @@ impl<T: HasMeta> Level<T> {
         self.tables.is_empty()
     }
 
-    /// The prefix of `key` as it stands in the columns; `None` if no table's range can cover the key, since all bounds begin with `shared`.
+    /// The prefix of `key` as it stands in the columns; `None` if no table's range can cover the key, since all bounds
+    /// begin with `shared`.
     #[inline]
     fn prefix_in(&self, key: &[u8]) -> Option<u64> {
         if self.shared.is_empty() {
@@ -213,8 +216,9 @@ impl<T: HasMeta> Version<T> {
         Version { levels: std::array::from_fn(|_| Level::empty()) }
     }
 
-    /// This version without the tables whose numbers are in `removed`, in whatever level, and with `added`. A table may be in both: it changes its level.
-    /// Levels of `added` are below [`LEVELS`]; tables for a deeper one are left out, which the manifest's state has refused before.
+    /// This version without the tables whose numbers are in `removed`, in whatever level, and with `added`. A table may
+    /// be in both: it changes its level. Levels of `added` are below [`LEVELS`]; tables for a deeper one are left out,
+    /// which the manifest's state has refused before.
     pub(crate) fn apply(&self, added: Vec<(usize, Arc<T>)>, removed: &[u64]) -> Version<T> {
         let mut removed = removed.to_vec();
         removed.sort_unstable();
@@ -268,8 +272,9 @@ impl<T: HasMeta> Version<T> {
         self.levels[level].find(key)
     }
 
-    /// Whether a level deeper than `level` may hold `key`. For a tombstone that goes to `level`: if not, and no older level-0 table covers the key
-    /// (see [`key_may_exist_in_older_level0`](Self::key_may_exist_in_older_level0)), it hides nothing.
+    /// Whether a level deeper than `level` may hold `key`. For a tombstone that goes to `level`: if not, and no older
+    /// level-0 table covers the key (see [`key_may_exist_in_older_level0`](Self::key_may_exist_in_older_level0)), it
+    /// hides nothing.
     #[inline]
     pub(crate) fn key_range_may_exist_below(&self, level: usize, key: &[u8]) -> bool {
         self.levels.iter().skip((level + 1).max(1)).any(|level| level.find(key).is_some())
@@ -282,8 +287,9 @@ impl<T: HasMeta> Version<T> {
 
     /// The level checker: order, disjointness, ranges and ages.
     ///
-    /// Level 0 is compared table by table: where keys overlap, ages must not. Deeper levels only prove their own order, because there the
-    /// sequence numbers of tables interleave: a merge leaves a wide range behind, whatever its neighbours have.
+    /// Level 0 is compared table by table: where keys overlap, ages must not. Deeper levels only prove their own order,
+    /// because there the sequence numbers of tables interleave: a merge leaves a wide range behind, whatever its
+    /// neighbours have.
     ///
     /// # Errors
     /// What does not fit.

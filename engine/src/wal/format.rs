@@ -7,9 +7,10 @@
 //!          prev seqno u64 | synced seqno u64 | payload | 0 to 7 bytes of any value
 //! ```
 //!
-//! A record has two checksums, so that a search through damage may trust a header whose payload is torn, and spends constant time on each
-//! candidate. The header's covers the payload's. Both start from a salt made of database id and segment number: a value that holds a copy of some
-//! log, or a recycled file's old bytes, never pass for a record of this segment.
+//! A record has two checksums, so that a search through damage may trust a header whose payload is torn, and spends
+//! constant time on each candidate. The header's covers the payload's. Both start from a salt made of database id and
+//! segment number: a value that holds a copy of some log, or a recycled file's old bytes, never pass for a record of
+//! this segment.
 
 use std::path::{Path, PathBuf};
 
@@ -54,8 +55,9 @@ fn number_before(name: &str, suffix: &str) -> Option<u64> {
     (format!("{number:06}{suffix}") == name).then_some(number)
 }
 
-/// The start value of all checksums of a segment. CRC32 over 16 bytes tells apart any two numbers whose difference fits 32 adjacent bits, so the segments of one
-/// database differ from each other for certain, those of two databases almost certainly.
+/// The start value of all checksums of a segment. CRC32 over 16 bytes tells apart any two numbers whose difference fits
+/// 32 adjacent bits, so the segments of one database differ from each other for certain, those of two databases almost
+/// certainly.
 pub(super) fn salt(database_id: u64, segment: u64) -> u32 {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&database_id.to_le_bytes());
@@ -112,8 +114,8 @@ impl SegmentHeader {
         bytes
     }
 
-    /// Reads the header of the file of segment `segment` of database `database_id`. The inner `Err` says why these bytes are none: never written, torn, or
-    /// left from the file's earlier use.
+    /// Reads the header of the file of segment `segment` of database `database_id`. The inner `Err` says why these
+    /// bytes are none: never written, torn, or left from the file's earlier use.
     ///
     /// # Errors
     /// `UnsupportedVersion`; `Corruption` if it is intact but of another database.
@@ -208,7 +210,8 @@ impl RecordHeader {
         if plausible { Ok(header) } else { Err("the record's sequence numbers contradict each other") }
     }
 
-    /// The record's last sequence number, that of the record before if it takes none. Decoded headers keep it in bounds.
+    /// The record's last sequence number, that of the record before if it takes none. Decoded headers keep it in
+    /// bounds.
     #[inline]
     pub(super) fn last_seqno(&self) -> SeqNo {
         if self.count == 0 { self.prev_seqno } else { self.first_seqno + u64::from(self.count) - 1 }

@@ -1,7 +1,8 @@
 //! The write-ahead log: a sequence of segment files `{number:06}.wal` with records of consecutive commits.
 //!
-//! One [`WalWriter`] appends (under the commit lock); syncing, following and releasing go on beside it through the shared [`Wal`]. Lock order, outermost
-//! first: sync, spares, segments; none is held over a call into another part of the engine.
+//! One [`WalWriter`] appends (under the commit lock); syncing, following and releasing go on beside it through the
+//! shared [`Wal`]. Lock order, outermost first: sync, spares, segments; none is held over a call into another part of
+//! the engine.
 
 use std::collections::VecDeque;
 use std::io;
@@ -116,8 +117,8 @@ impl SegmentList {
     }
 }
 
-/// Starts a new log in `dir` with segment `first_segment`; its header and name are durable when this returns. `prev_seqno` is the last sequence
-/// number of the database.
+/// Starts a new log in `dir` with segment `first_segment`; its header and name are durable when this returns.
+/// `prev_seqno` is the last sequence number of the database.
 ///
 /// # Errors
 /// `Io`.
@@ -140,7 +141,8 @@ pub(crate) fn create(
 }
 
 /// Continues a replayed log in a new segment. The recovered segments stay listed, for tails, and are synced by the next
-/// [`Wal::sync_through`] unless replay proved that they are. `last_seqno` is the database's last visible number, logged or not.
+/// [`Wal::sync_through`] unless replay proved that they are. `last_seqno` is the database's last visible number, logged
+/// or not.
 ///
 /// # Errors
 /// `Io`.
@@ -205,8 +207,8 @@ impl Listed {
 }
 
 impl Wal {
-    /// Makes every record up to `seqno` durable; the last one appended is enough for any larger number. Callers that come while one syncs are served by
-    /// the next sync together. Appending goes on meanwhile.
+    /// Makes every record up to `seqno` durable; the last one appended is enough for any larger number. Callers that
+    /// come while one syncs are served by the next sync together. Appending goes on meanwhile.
     ///
     /// # Errors
     /// `Io`; it sticks: after a failed sync nothing more is ever reported as synced.
@@ -321,7 +323,8 @@ impl Wal {
     fn publish(&self, logged: SeqNo, seqno: SeqNo) {
         // Relaxed: only `tail` compares it, with a number its caller already knows to be visible.
         self.published_seqno.store(seqno.max(logged), Ordering::Relaxed);
-        // SeqCst with the load below, against the increment and load in `Tail::wait`: either the waiter sees this number or we see the waiter.
+        // SeqCst with the load below, against the increment and load in `Tail::wait`: either the waiter sees this
+        // number or we see the waiter.
         self.published_logged.store(logged, Ordering::SeqCst);
         if self.waiting_tails.load(Ordering::SeqCst) > 0 {
             self.wake_tails();

@@ -1,7 +1,8 @@
 //! Reading a log that was left behind: what is in it, where it ends, and whether that end can be true.
 //!
-//! A power cut keeps any part of what was not synced, so the first place that is no valid next record usually is just the end. It is damage if
-//! anything that was written later says that this place had been synced: an intact record header behind it, in this segment or a later one, or the manifest.
+//! A power cut keeps any part of what was not synced, so the first place that is no valid next record usually is just
+//! the end. It is damage if anything that was written later says that this place had been synced: an intact record
+//! header behind it, in this segment or a later one, or the manifest.
 
 use std::path::{Path, PathBuf};
 
@@ -53,17 +54,18 @@ pub(crate) struct Replayed {
     pub(crate) synced_seqno: SeqNo,
     /// The number that the next segment gets.
     pub(crate) next_segment: u64,
-    /// Bytes behind the end of the log in which there still are records, which were never synced and are not part of the log any more.
+    /// Bytes behind the end of the log in which there still are records, which were never synced and are not part of
+    /// the log any more.
     pub(crate) dropped_bytes: u64,
 }
 
-/// Reads the log in `dir` and calls `each` for every record from the floor segment on, in order, those included that are in
-/// tables already. Unless `read_only`, what is not part of the log is removed, durably, so that no later replay can take it for a part; a crash meanwhile leaves a
-/// directory that replays the same way.
+/// Reads the log in `dir` and calls `each` for every record from the floor segment on, in order, those included that
+/// are in tables already. Unless `read_only`, what is not part of the log is removed, durably, so that no later replay
+/// can take it for a part; a crash meanwhile leaves a directory that replays the same way.
 ///
 /// # Errors
-/// `Corruption` naming the place if something that was synced is missing or damaged, or the log is another database's; `UnsupportedVersion`; `Io`; the first
-/// error of `each`.
+/// `Corruption` naming the place if something that was synced is missing or damaged, or the log is another database's;
+/// `UnsupportedVersion`; `Io`; the first error of `each`.
 pub(crate) fn replay(
     fs: &dyn FileSystem,
     dir: &Path,
@@ -98,7 +100,8 @@ pub(crate) fn replay(
     Ok(Replayed { segments, last_logged_seqno, synced_seqno, next_segment, dropped_bytes })
 }
 
-/// The numbers of the segments from `floor` on, ascending. Unless `read_only`, removes what older segments and spare files were left over.
+/// The numbers of the segments from `floor` on, ascending. Unless `read_only`, removes what older segments and spare
+/// files were left over.
 fn list_segments(fs: &dyn FileSystem, dir: &Path, floor: u64, read_only: bool) -> Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs.read_dir(dir).map_err(Error::io("list directory", dir))? {
@@ -122,7 +125,8 @@ fn list_segments(fs: &dyn FileSystem, dir: &Path, floor: u64, read_only: bool) -
     Ok(numbers)
 }
 
-/// Removes the segments behind the log's end, newest first so that never one is missing in between, and shortens the last one to its records.
+/// Removes the segments behind the log's end, newest first so that never one is missing in between, and shortens the
+/// last one to its records.
 fn cut(fs: &dyn FileSystem, dir: &Path, numbers: &[u64], segments: &mut [RecoveredSegment]) -> Result<()> {
     for &number in numbers[segments.len()..].iter().rev() {
         let path = format::segment_path(dir, number);
@@ -218,7 +222,8 @@ impl Run<'_> {
         }
     }
 
-    /// Looks through everything behind the end of the log: the most that intact record headers there say was synced, and how many bytes hold records.
+    /// Looks through everything behind the end of the log: the most that intact record headers there say was synced,
+    /// and how many bytes hold records.
     fn search_behind_end(&self, numbers: &[u64]) -> Result<(SeqNo, u64)> {
         let read = self.segments.len();
         let in_last = self.segments.last().map(|last| (last.number, last.end));

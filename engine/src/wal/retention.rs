@@ -20,7 +20,8 @@ impl Cursor {
     /// Needs nothing before `seqno` any more.
     #[inline]
     pub(super) fn advance(&self, seqno: SeqNo) {
-        // Relaxed: an old value only keeps a segment longer, and the owner reads what it needed before it advances; a file it still holds is never recycled.
+        // Relaxed: an old value only keeps a segment longer, and the owner reads what it needed before it advances; a
+        // file it still holds is never recycled.
         self.needs.fetch_max(seqno, Ordering::Relaxed);
     }
 
@@ -28,7 +29,8 @@ impl Cursor {
     /// `NotRetained` once the cursor was invalidated.
     #[inline]
     pub(super) fn check(&self, wal: &Wal) -> Result<()> {
-        // Acquire pairs with the release in `plan_release`, so that the oldest number named is the one that made this cursor invalid, or a later one.
+        // Acquire pairs with the release in `plan_release`, so that the oldest number named is the one that made this
+        // cursor invalid, or a later one.
         if self.invalidated.load(Ordering::Acquire) { Err(self.not_retained(wal)) } else { Ok(()) }
     }
 
@@ -39,7 +41,8 @@ impl Cursor {
     }
 }
 
-/// Holds the log back from `from` on for a durable consumer, until it is dropped. It never blocks writers: when it holds back too much, it is invalidated.
+/// Holds the log back from `from` on for a durable consumer, until it is dropped. It never blocks writers: when it
+/// holds back too much, it is invalidated.
 #[derive(Debug)]
 pub(crate) struct RetentionPin {
     wal: Arc<Wal>,
@@ -149,10 +152,12 @@ impl Wal {
         list.live.iter().skip(flushed).map(|listed| listed.segment.end.load(Ordering::Relaxed)).sum()
     }
 
-    /// Which segments may go, given that everything up to `flushed_seqno` is in tables: all below the number answered, if any. They are no longer offered to new
-    /// tails and pins from then on. Write the number into the manifest, sync that, then call [`release_below`](Wal::release_below).
+    /// Which segments may go, given that everything up to `flushed_seqno` is in tables: all below the number answered,
+    /// if any. They are no longer offered to new tails and pins from then on. Write the number into the manifest, sync
+    /// that, then call [`release_below`](Wal::release_below).
     ///
-    /// Cursors that hold back more than [`max_retained_bytes`](super::WalOptions::max_retained_bytes) are invalidated here.
+    /// Cursors that hold back more than [`max_retained_bytes`](super::WalOptions::max_retained_bytes) are invalidated
+    /// here.
     pub(crate) fn plan_release(&self, flushed_seqno: SeqNo) -> Option<Floor> {
         // What is not synced is not released: the next segment's records would lose the chain that proves them.
         let flushed_seqno = flushed_seqno.min(self.synced_seqno());
@@ -174,8 +179,8 @@ impl Wal {
         (floor > list.live[0].segment.number).then_some(Floor { segment: floor, prev_seqno })
     }
 
-    /// Lets go of the segments below `floor`, as [`plan_release`](Wal::plan_release) answered it and the manifest says durably: full-grown ones that nobody reads are kept
-    /// for reuse, the others removed. For a background thread.
+    /// Lets go of the segments below `floor`, as [`plan_release`](Wal::plan_release) answered it and the manifest says
+    /// durably: full-grown ones that nobody reads are kept for reuse, the others removed. For a background thread.
     ///
     /// # Errors
     /// `Io`; the files that are left over are removed when the database is opened the next time.

@@ -23,7 +23,8 @@ pub(super) struct Segment {
     pub(super) prev_seqno: SeqNo,
     /// The file's length.
     pub(super) file_bytes: u64,
-    /// Where the last record ends; stored by the writer (release) after the record's bytes, so a reader that loads it (acquire) finds whole records below it.
+    /// Where the last record ends; stored by the writer (release) after the record's bytes, so a reader that loads it
+    /// (acquire) finds whole records below it.
     pub(super) end: AtomicU64,
     pub(super) backing: Backing,
 }
@@ -55,7 +56,8 @@ pub(super) struct Record {
     pub(super) payload: Bytes,
 }
 
-/// Reads a segment's file in chunks. Every length found in the file is checked against `limit`, which never exceeds the file, before it is used.
+/// Reads a segment's file in chunks. Every length found in the file is checked against `limit`, which never exceeds the
+/// file, before it is used.
 #[derive(Debug)]
 pub(super) struct SegmentReader {
     file: Arc<dyn ReadableFile>,
@@ -151,7 +153,8 @@ impl SegmentReader {
         Ok(remains)
     }
 
-    /// Makes `offset..offset + len`, which lies below `limit`, part of the chunk (shorter if it reaches past `limit`) and answers where in the chunk `offset` is.
+    /// Makes `offset..offset + len`, which lies below `limit`, part of the chunk (shorter if it reaches past `limit`)
+    /// and answers where in the chunk `offset` is.
     fn load(&mut self, offset: u64, len: u64, limit: u64) -> Result<usize> {
         let chunk_end = self.chunk_start + self.chunk.len() as u64;
         if offset < self.chunk_start || offset + len > chunk_end {

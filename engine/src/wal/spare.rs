@@ -14,7 +14,8 @@ use crate::key::SeqNo;
 /// How many released files are kept for reuse.
 const MAX_SPARES: usize = 2;
 
-/// The unit in which the system makes mapped memory writable, on the machines we know; a larger one only warms more at once.
+/// The unit in which the system makes mapped memory writable, on the machines we know; a larger one only warms more at
+/// once.
 const PAGE_BYTES: u64 = 4096;
 
 /// Files that wait for their use as segments.
@@ -39,8 +40,8 @@ impl Wal {
         self.needs_spare.store(true, Ordering::Relaxed);
     }
 
-    /// Makes the next segment's file ready: recycled or new, under its name, its name and space durable and its pages writable. For a background
-    /// thread; a roll that comes meanwhile waits for it.
+    /// Makes the next segment's file ready: recycled or new, under its name, its name and space durable and its pages
+    /// writable. For a background thread; a roll that comes meanwhile waits for it.
     ///
     /// # Errors
     /// `Io`. The log itself goes on: the roll will try again.
@@ -56,7 +57,8 @@ impl Wal {
             (list.active().number + 1, self.next_file_bytes(list.grown_bytes))
         };
         let mut file = self.segment_file(&mut spares, number, file_bytes, true)?;
-        // A first write to each page now is a page fault less under the commit lock later. Nothing has been logged in this file yet.
+        // A first write to each page now is a page fault less under the commit lock later. Nothing has been logged in
+        // this file yet.
         let path = format::segment_path(&self.dir, number);
         for offset in (0..file_bytes).step_by(PAGE_BYTES as usize) {
             file.write_at(offset, &[0]).map_err(Error::io("prepare log segment", &path))?;
@@ -75,7 +77,8 @@ impl Wal {
         grown_bytes.saturating_mul(2).min(self.options.segment_bytes)
     }
 
-    /// The file for segment `number`, the next one, with room for `least_bytes`; its name is durable. The prepared one if it is there and large enough.
+    /// The file for segment `number`, the next one, with room for `least_bytes`; its name is durable. The prepared one
+    /// if it is there and large enough.
     pub(super) fn take_segment_file(&self, number: u64, least_bytes: u64) -> Result<Box<dyn MappedFile>> {
         let mut spares = self.spares.lock();
         // Relaxed: see `needs_spare`.
@@ -89,8 +92,8 @@ impl Wal {
         self.segment_file(&mut spares, number, file_bytes, false)
     }
 
-    /// A file of at least `file_bytes` under the name of segment `number`, which is made durable. With `reserve`, its zeros are durable too, so that no later
-    /// sync has to write them.
+    /// A file of at least `file_bytes` under the name of segment `number`, which is made durable. With `reserve`, its
+    /// zeros are durable too, so that no later sync has to write them.
     fn segment_file(
         &self,
         spares: &mut Spares,

@@ -20,7 +20,8 @@ pub(crate) struct TailRecord {
     pub(crate) first_seqno: SeqNo,
     /// How many writes it holds.
     pub(crate) count: u32,
-    /// The encoded writes. Shares (and keeps alive) the chunk it was read in, at most 256 KiB unless the record is larger.
+    /// The encoded writes. Shares (and keeps alive) the chunk it was read in, at most 256 KiB unless the record is
+    /// larger.
     pub(crate) payload: Bytes,
 }
 
@@ -43,11 +44,13 @@ impl Wal {
     /// Follows the log from `from` on. A record that holds `from` is delivered whole.
     ///
     /// # Errors
-    /// `NotRetained` if `from` is gone; `InvalidArgument` if it is beyond the number after the last published one; `Io`.
+    /// `NotRetained` if `from` is gone; `InvalidArgument` if it is beyond the number after the last published one;
+    /// `Io`.
     pub(crate) fn tail(self: &Arc<Self>, from: SeqNo) -> Result<Tail> {
         // Sequence numbers begin with 1; 0 asks for the same.
         let from = from.max(1);
-        // Relaxed: the caller knows of `from - 1` through some other synchronisation, which makes its publication visible here.
+        // Relaxed: the caller knows of `from - 1` through some other synchronisation, which makes its publication
+        // visible here.
         let last = self.published_seqno.load(Ordering::Relaxed);
         if from > last + 1 {
             return Err(Error::InvalidArgument(format!(
@@ -85,7 +88,8 @@ impl Tail {
         }
     }
 
-    /// Waits until there is a record to read, at most for `timeout`, or until somebody wakes all tails. Answers whether there is one.
+    /// Waits until there is a record to read, at most for `timeout`, or until somebody wakes all tails. Answers whether
+    /// there is one.
     pub(crate) fn wait(&self, timeout: Duration) -> bool {
         let wal = &self.wal;
         if wal.published_logged.load(Ordering::Acquire) > self.last_seqno {
@@ -93,7 +97,8 @@ impl Tail {
         }
         let deadline = Instant::now().checked_add(timeout);
         let mut lock = wal.tail_lock.lock();
-        // SeqCst, both: see `Wal::publish`. The increment comes under the lock, so that a wake-up cannot fall between the check and the wait.
+        // SeqCst, both: see `Wal::publish`. The increment comes under the lock, so that a wake-up cannot fall between
+        // the check and the wait.
         wal.waiting_tails.fetch_add(1, Ordering::SeqCst);
         if wal.published_logged.load(Ordering::SeqCst) <= self.last_seqno {
             match deadline {
@@ -109,7 +114,8 @@ impl Tail {
 
     fn read_next(&mut self) -> Result<Option<TailRecord>> {
         loop {
-            // Acquire pairs with the store in `Wal::publish`: ends and segments seen from here on cover every record up to this number.
+            // Acquire pairs with the store in `Wal::publish`: ends and segments seen from here on cover every record up
+            // to this number.
             let published = self.wal.published_logged.load(Ordering::Acquire);
             if published <= self.last_seqno {
                 return Ok(None);
@@ -127,7 +133,8 @@ impl Tail {
                 Ok(_) => return Err(self.damaged("the record does not follow the one before it")),
                 Err(reason) => return Err(self.damaged(reason)),
             };
-            // Published as well: the number published is the last one of a record, and above that of the record before this one.
+            // Published as well: the number published is the last one of a record, and above that of the record before
+            // this one.
             let last = header.last_seqno();
             debug_assert!(last <= published);
             self.offset += header.record_bytes();

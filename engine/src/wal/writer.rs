@@ -12,14 +12,15 @@ use crate::key::{MAX_SEQNO, SeqNo};
 
 /// Appends records; owned by whoever holds the commit lock.
 ///
-/// A record is a copy into a mapped file: it survives the death of the process once [`append`](WalWriter::append) returned, and a power cut once
-/// [`Wal::sync_through`] did.
+/// A record is a copy into a mapped file: it survives the death of the process once [`append`](WalWriter::append)
+/// returned, and a power cut once [`Wal::sync_through`] did.
 #[derive(Debug)]
 pub(crate) struct WalWriter {
     wal: Arc<Wal>,
     file: Box<dyn MappedFile>,
     segment: Arc<Segment>,
-    /// The fields below repeat what the segment and the log hold, so that an append touches no shared line that it does not write.
+    /// The fields below repeat what the segment and the log hold, so that an append touches no shared line that it does
+    /// not write.
     salt: u32,
     end: u64,
     last_seqno: SeqNo,
@@ -37,12 +38,14 @@ impl WalWriter {
         WalWriter { wal, file, segment, salt, end: HEADER_BYTES, last_seqno, spare_mark, failed: None }
     }
 
-    /// Appends the record of the writes `first_seqno..first_seqno + count` (none for a record of metadata, whose `first_seqno` is the next number). Rolls to the next segment when it does not fit; a record larger than a
+    /// Appends the record of the writes `first_seqno..first_seqno + count` (none for a record of metadata, whose
+    /// `first_seqno` is the next number). Rolls to the next segment when it does not fit; a record larger than a
     /// segment gets one of its own size. Tails see it after [`publish`](WalWriter::publish).
     ///
     /// # Errors
-    /// `InvalidArgument`, with nothing written, if a number is not above the last logged one or exceeds [`MAX_SEQNO`], or the payload exceeds 4 GiB.
-    /// `Io` if there is no space or the device fails: an unknown part of the record may be in the log, which takes no more (`ReadOnly`).
+    /// `InvalidArgument`, with nothing written, if a number is not above the last logged one or exceeds [`MAX_SEQNO`],
+    /// or the payload exceeds 4 GiB. `Io` if there is no space or the device fails: an unknown part of the record may
+    /// be in the log, which takes no more (`ReadOnly`).
     #[inline]
     pub(crate) fn append(&mut self, first_seqno: SeqNo, count: u32, payload: &[u8]) -> Result<()> {
         let last_seqno = if count == 0 { self.last_seqno } else { first_seqno.saturating_add(u64::from(count) - 1) };
@@ -77,7 +80,8 @@ impl WalWriter {
         }
         self.end += record_bytes;
         self.last_seqno = last_seqno;
-        // Release, both: whoever loads either sees the record's bytes, and whoever loads the number sees an end that covers it.
+        // Release, both: whoever loads either sees the record's bytes, and whoever loads the number sees an end that
+        // covers it.
         self.segment.end.store(self.end, Ordering::Release);
         self.wal.last_logged_seqno.store(last_seqno, Ordering::Release);
         if self.end >= self.spare_mark {
@@ -87,8 +91,8 @@ impl WalWriter {
         Ok(())
     }
 
-    /// Shows all records appended so far to tails and wakes those that wait. `last_seqno` is the database's last visible sequence number: that of the last record, or a
-    /// later one that was written without the log.
+    /// Shows all records appended so far to tails and wakes those that wait. `last_seqno` is the database's last
+    /// visible sequence number: that of the last record, or a later one that was written without the log.
     #[inline]
     pub(crate) fn publish(&mut self, last_seqno: SeqNo) {
         self.wal.publish(self.last_seqno, last_seqno);

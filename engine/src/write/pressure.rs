@@ -1,4 +1,5 @@
-//! Back-pressure: a delay that grows with the debt, in microseconds, so that writers slow down to what the background can keep up with and never run into a wall.
+//! Back-pressure: a delay that grows with the debt, in microseconds, so that writers slow down to what the background
+//! can keep up with and never run into a wall.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,7 +23,8 @@ pub(crate) struct Debt {
     pub(crate) base_level_bytes: u64,
 }
 
-/// The delay for each KiB written, in nanoseconds. Nothing up to twice the level-0 trigger and four base levels of debt; beyond, it grows with the square of the excess.
+/// The delay for each KiB written, in nanoseconds. Nothing up to twice the level-0 trigger and four base levels of
+/// debt; beyond, it grows with the square of the excess.
 pub(crate) fn delay_ns_per_kib(debt: &Debt) -> u64 {
     let level0_slowdown = (2 * debt.level0_trigger).max(debt.level0_trigger + 4);
     let level0_excess = debt.level0_tables.saturating_sub(level0_slowdown) as u64;
@@ -32,7 +34,8 @@ pub(crate) fn delay_ns_per_kib(debt: &Debt) -> u64 {
     square(level0_excess).saturating_mul(1000).saturating_add(square(debt_quarters).saturating_mul(500))
 }
 
-/// The delay when memtables fill faster than they are flushed: nothing up to three quarters of the write buffers, 16 us a KiB when they are full (where writers wait for room).
+/// The delay when memtables fill faster than they are flushed: nothing up to three quarters of the write buffers, 16 us
+/// a KiB when they are full (where writers wait for room).
 pub(crate) fn memtable_delay_ns_per_kib(used_bytes: usize, limit_bytes: usize) -> u64 {
     let free_up_to = limit_bytes / 4 * 3;
     let sixteenths = used_bytes.saturating_sub(free_up_to) as u64 * 64 / limit_bytes.max(1) as u64;
@@ -48,7 +51,8 @@ pub(crate) struct Pressure {
     delayed_ns: AtomicU64,
 }
 
-// All orderings here are relaxed: the numbers are independent of each other and of any other memory; a delay that is seen late is a delay that comes late.
+// All orderings here are relaxed: the numbers are independent of each other and of any other memory; a delay that is
+// seen late is a delay that comes late.
 impl Pressure {
     /// Sets the delay by what the trees owe.
     pub(crate) fn set(&self, delay_ns_per_kib: u64) {

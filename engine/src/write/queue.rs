@@ -1,7 +1,9 @@
 //! Callers waiting for the commit lock, combined into groups.
 //!
-//! Flat combining (Hendler et al., SPAA 2010): a waiting caller leaves its batch in a ticket; whoever holds the lock commits the tickets it finds. A caller that gets the lock itself
-//! while waiting does the same. No caller depends on another one being scheduled: the holder wakes one waiter after it let go of the lock, and each waiter tries the lock before it sleeps.
+//! Flat combining (Hendler et al., SPAA 2010): a waiting caller leaves its batch in a ticket; whoever holds the lock
+//! commits the tickets it finds. A caller that gets the lock itself while waiting does the same. No caller depends on
+//! another one being scheduled: the holder wakes one waiter after it let go of the lock, and each waiter tries the lock
+//! before it sleeps.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -75,7 +77,8 @@ impl<S: Commit> CommitQueue<S> {
         answer
     }
 
-    /// Commits `request`, here or in the group of another caller, and gives it back with the answer (so that its memory can be used again).
+    /// Commits `request`, here or in the group of another caller, and gives it back with the answer (so that its memory
+    /// can be used again).
     pub(crate) fn commit(&self, request: Request) -> (Request, Result<SeqNo>) {
         if let Some(mut state) = self.state.try_lock() {
             let answer = state.commit(&request);
@@ -95,7 +98,8 @@ impl<S: Commit> CommitQueue<S> {
         *ticket.body.lock() = Body { request: Some(request), answer: None };
         self.waiting.lock().push_back(ticket.clone());
         self.waiting_count.fetch_add(1, Ordering::Relaxed);
-        // Pairs with the fence in `release`: either the holder sees this ticket after it let go, or the `try_lock` below sees the lock free.
+        // Pairs with the fence in `release`: either the holder sees this ticket after it let go, or the `try_lock`
+        // below sees the lock free.
         fence(Ordering::SeqCst);
         let mut spins = 0;
         while !ticket.done.load(Ordering::Acquire) {

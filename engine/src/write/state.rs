@@ -1,4 +1,5 @@
-//! What the commit lock protects: the log's writing end, the last sequence number, and which memtable takes each keyspace's writes.
+//! What the commit lock protects: the log's writing end, the last sequence number, and which memtable takes each
+//! keyspace's writes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -146,7 +147,8 @@ impl CommitState {
         }
     }
 
-    /// Seals memtables that are full, then, while the active ones together take more than half of the write buffers, the largest.
+    /// Seals memtables that are full, then, while the active ones together take more than half of the write buffers,
+    /// the largest.
     pub(crate) fn seal_full(&mut self) {
         let limits = self.store.limits;
         let mut active: Vec<(usize, KeyspaceId)> = self
@@ -178,7 +180,8 @@ impl CommitState {
         self.store.flush_wanted(&slot.tree);
     }
 
-    /// Takes no more writes: seals what was written without the log, and forgets every keyspace, so that nothing keeps the closed database's memory. Answers with the trees to flush.
+    /// Takes no more writes: seals what was written without the log, and forgets every keyspace, so that nothing keeps
+    /// the closed database's memory. Answers with the trees to flush.
     pub(crate) fn close(&mut self) -> Vec<Arc<Tree>> {
         let unlogged: Vec<_> = self
             .slots

@@ -1,6 +1,8 @@
-//! Writes batches from several threads until it is killed: `kill_driver DIRECTORY ORACLE NUMBER...`, where the numbers say with which batch each thread goes on.
+//! Writes batches from several threads until it is killed: `kill_driver DIRECTORY ORACLE NUMBER...`, where the numbers
+//! say with which batch each thread goes on.
 //!
-//! Before each batch and after its acknowledgement a note goes to the oracle file. A reader checks meanwhile that no half batch shows.
+//! Before each batch and after its acknowledgement a note goes to the oracle file. A reader checks meanwhile that no
+//! half batch shows.
 
 use std::error::Error;
 use std::path::Path;

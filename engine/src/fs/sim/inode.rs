@@ -160,7 +160,8 @@ impl Directory {
         self.synced.insert(name.to_owned(), inode);
     }
 
-    /// The names a power cut leaves. Each change happens whole or not at all, as in a journal, but independently of the others.
+    /// The names a power cut leaves. Each change happens whole or not at all, as in a journal, but independently of the
+    /// others.
     pub(super) fn after_power_cut(&self, keep: Keep, coin: &mut Coin) -> BTreeMap<String, Inode> {
         if keep == Keep::All {
             return self.live.clone();

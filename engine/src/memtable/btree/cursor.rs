@@ -88,8 +88,9 @@ impl<O> BTreeCursor<O> {
 
     #[inline]
     fn tree(&self) -> &'static BTree {
-        // SAFETY: `tree` was borrowed from `*_owner`, which an `Arc` neither moves nor frees while this cursor holds it. The lifetime is not really static: what is derived from it stays in
-        // this cursor, or is handed out bounded by a borrow of it.
+        // SAFETY: `tree` was borrowed from `*_owner`, which an `Arc` neither moves nor frees while this cursor holds
+        // it. The lifetime is not really static: what is derived from it stays in this cursor, or is handed out bounded
+        // by a borrow of it.
         unsafe { &*self.tree }
     }
 

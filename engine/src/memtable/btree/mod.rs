@@ -1,14 +1,17 @@
 //! A B+ tree for one writer and any number of readers that take no lock: the default representation.
 //!
-//! A skiplist of single entries pays a cache miss a step; here a search touches a few nodes of many keys each, laid out so that most comparisons read a column of eight-byte key
-//! prefixes and no key. (The measurements that led here are of `std`'s B-tree and of blocked skiplists; a B+ tree has the same nodes and no randomness.)
+//! A skiplist of single entries pays a cache miss a step; here a search touches a few nodes of many keys each, laid out
+//! so that most comparisons read a column of eight-byte key prefixes and no key. (The measurements that led here are of
+//! `std`'s B-tree and of blocked skiplists; a B+ tree has the same nodes and no randomness.)
 //!
 //! # Concurrency
-//! Entries are never removed, and neither they nor nodes are freed before the arena. An insertion into a node that has room writes a free slot and then stores the node's order: readers
-//! see the order before or after, both right. A split moves entries and lets slots be used again, which a reader must not see halfway: it happens inside a change of the tree's `version`,
-//! odd meanwhile. A reader loads the version before and after; if it was odd or differs, what was read in between is thrown away. All that a reader follows are atomics whose
-//! targets live as long as the tree, so even what is thrown away was read without a data race. (A sequence lock: Boehm, "Can Seqlocks Get Along with Programming Language Memory
-//! Models?", MSPC 2012, whose fences are used here.)
+//! Entries are never removed, and neither they nor nodes are freed before the arena. An insertion into a node that has
+//! room writes a free slot and then stores the node's order: readers see the order before or after, both right. A split
+//! moves entries and lets slots be used again, which a reader must not see halfway: it happens inside a change of the
+//! tree's `version`, odd meanwhile. A reader loads the version before and after; if it was odd or differs, what was
+//! read in between is thrown away. All that a reader follows are atomics whose targets live as long as the tree, so
+//! even what is thrown away was read without a data race. (A sequence lock: Boehm, "Can Seqlocks Get Along with
+//! Programming Language Memory Models?", MSPC 2012, whose fences are used here.)
 //!
 //! A reader that loses [`ATTEMPTS`] times takes the writer's lock once, so it always makes progress.
 
@@ -87,7 +90,8 @@ impl BTree {
     /// Whether nothing that was read since `version` was loaded can be from a later version.
     #[inline]
     fn is_at(&self, version: u64) -> bool {
-        // Pairs with the fence in `change`: if anything read before was stored after it, the load sees the version change.
+        // Pairs with the fence in `change`: if anything read before was stored after it, the load sees the version
+        // change.
         fence(Acquire);
         self.version.load(Relaxed) == version
     }
@@ -108,11 +112,13 @@ impl BTree {
     /// `node` is null or a node of this tree.
     #[inline]
     unsafe fn as_inner<'t>(node: *mut Keys) -> Option<&'t Inner> {
-        // SAFETY: the caller's promise. `level` never changes after the node became visible, `Inner` and `Leaf` begin with `Keys`, and whatever is above level 0 was allocated as `Inner`.
+        // SAFETY: the caller's promise. `level` never changes after the node became visible, `Inner` and `Leaf` begin
+        // with `Keys`, and whatever is above level 0 was allocated as `Inner`.
         unsafe { if node.as_ref()?.level == 0 { None } else { Some(&*node.cast::<Inner>()) } }
     }
 
-    /// Goes down to the leaf that the target belongs into; `visit` hears of the inner nodes on the way. Null if the tree is empty.
+    /// Goes down to the leaf that the target belongs into; `visit` hears of the inner nodes on the way. Null if the
+    /// tree is empty.
     #[inline]
     fn descend<'t>(&'t self, target: &Target<'_>, mut visit: impl FnMut(&'t Inner, usize)) -> *const Leaf {
         let mut node = self.root.load(Acquire);
@@ -127,7 +133,8 @@ impl BTree {
         node.cast()
     }
 
-    /// The place of the first entry at or after the target. May be torn: only inside `read`, or under the writer's lock.
+    /// The place of the first entry at or after the target. May be torn: only inside `read`, or under the writer's
+    /// lock.
     #[inline]
     fn find(&self, target: &Target<'_>) -> Option<Place> {
         let leaf = self.descend(target, |_, _| ());
@@ -155,7 +162,8 @@ impl BTree {
         self.change(|| self.split_leaf(arena, leaf, path, position, record));
     }
 
-    /// Splits a full leaf in the middle, or, at the end of the tree, so that the left one stays full: sorted writes fill their leaves.
+    /// Splits a full leaf in the middle, or, at the end of the tree, so that the left one stays full: sorted writes
+    /// fill their leaves.
     fn split_leaf(&self, arena: &mut Arena, leaf: &Leaf, path: &Path<'_>, position: usize, record: &Record) {
         let at_end = position == SLOTS && leaf.next.load(Relaxed).is_null();
         let middle = if at_end { SLOTS } else { SLOTS / 2 };
@@ -169,7 +177,8 @@ impl BTree {
         self.insert_child(arena, path, separator, as_keys(right));
     }
 
-    /// Adds `child`, whose entries begin with `separator`, right of where the path leads; full nodes on the way up are split.
+    /// Adds `child`, whose entries begin with `separator`, right of where the path leads; full nodes on the way up are
+    /// split.
     fn insert_child(&self, arena: &mut Arena, path: &Path<'_>, separator: &Record, child: *mut Keys) {
         let (mut separator, mut child) = (separator, child);
         for depth in (0..path.len).rev() {
@@ -206,7 +215,8 @@ impl<'t> Path<'t> {
         self.len += 1;
     }
 
-    /// The record that bounds what lies under the step before `depth` from above: the next one to the right in the nearest node that has one.
+    /// The record that bounds what lies under the step before `depth` from above: the next one to the right in the
+    /// nearest node that has one.
     fn high(&self, depth: usize) -> Option<&'t Record> {
         self.steps[..depth].iter().rev().flatten().find_map(|(inner, rank)| {
             let order = inner.keys.order();

@@ -1,7 +1,8 @@
 //! The nodes of the tree, the records they point to, and searching one node.
 //!
-//! Every field that changes after a node became visible is an atomic, so a reader that meets a node in the middle of a change reads old or new values, never anything else;
-//! whether they belong together it learns from the tree's version (see the parent module).
+//! Every field that changes after a node became visible is an atomic, so a reader that meets a node in the middle of a
+//! change reads old or new values, never anything else; whether they belong together it learns from the tree's version
+//! (see the parent module).
 
 use std::cmp::Ordering;
 use std::mem::MaybeUninit;
@@ -18,8 +19,9 @@ pub(super) const SLOTS: usize = 14;
 /// What cache lines are counted in, in bytes.
 const LINE_BYTES: usize = 64;
 
-/// The order of a node's entries: bits 60 to 63 count them, bits `4 i` to `4 i + 3` name the slot of the `i`-th. One store of it makes an entry visible. (After the leaf permutation of
-/// Masstree: Mao, Kohler, Morris, "Cache Craftiness for Fast Multicore Key-Value Storage", EuroSys 2012.)
+/// The order of a node's entries: bits 60 to 63 count them, bits `4 i` to `4 i + 3` name the slot of the `i`-th. One
+/// store of it makes an entry visible. (After the leaf permutation of Masstree: Mao, Kohler, Morris, "Cache Craftiness
+/// for Fast Multicore Key-Value Storage", EuroSys 2012.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Order(pub(super) u64);
 
@@ -87,7 +89,8 @@ impl Record {
 
     #[inline]
     pub(super) fn key(&self) -> &[u8] {
-        // SAFETY: records exist only as `allocate` made them, in an arena that outlives this borrow: `key_bytes` of key follow the header.
+        // SAFETY: records exist only as `allocate` made them, in an arena that outlives this borrow: `key_bytes` of key
+        // follow the header.
         unsafe { std::slice::from_raw_parts(self.bytes(), self.key_bytes.into()) }
     }
 
@@ -124,7 +127,8 @@ impl Target<'_> {
 
 /// What leaves and inner nodes share: sorted records, with eight bytes of each key in a column of their own.
 ///
-/// All keys that belong into a node agree in their first `skip` bytes, because its bounds do; the column holds what comes after.
+/// All keys that belong into a node agree in their first `skip` bytes, because its bounds do; the column holds what
+/// comes after.
 #[repr(C)]
 pub(super) struct Keys {
     order: AtomicU64,
@@ -145,11 +149,12 @@ impl Keys {
     /// The record in a slot that `order` names.
     #[inline]
     pub(super) fn record(&self, slot: usize) -> &Record {
-        // Acquire pairs with the release in `fill`: a slot that was given to another record meanwhile shows that record complete.
+        // Acquire pairs with the release in `fill`: a slot that was given to another record meanwhile shows that record
+        // complete.
         let record = self.records[slot % SLOTS].load(Acquire);
         debug_assert!(!record.is_null(), "the slot was never filled");
-        // SAFETY: a slot that an order names was filled before that order was stored, and from then on always points to a record, none of which is freed before the arena, which this
-        // node lies in itself.
+        // SAFETY: a slot that an order names was filled before that order was stored, and from then on always points to
+        // a record, none of which is freed before the arena, which this node lies in itself.
         unsafe { &*record }
     }
 
@@ -187,7 +192,8 @@ impl Keys {
         self.records[slot].store(record.cast_mut(), Release);
     }
 
-    /// Makes `record` the entry at `position`; answers the slot it took. The node is not full. `before_visible` runs when the slot is known, before a reader can meet it.
+    /// Makes `record` the entry at `position`; answers the slot it took. The node is not full. `before_visible` runs
+    /// when the slot is known, before a reader can meet it.
     #[inline]
     pub(super) fn insert(&self, position: usize, record: &Record, before_visible: impl FnOnce(usize)) {
         let order = self.order();
@@ -197,7 +203,8 @@ impl Keys {
         self.order.store(order.with(position, slot).0, Release);
     }
 
-    /// Fills an empty node, which nobody sees yet, with the entries of `from` from `position` on; `moved` hears of each: its slot there and here.
+    /// Fills an empty node, which nobody sees yet, with the entries of `from` from `position` on; `moved` hears of
+    /// each: its slot there and here.
     fn take_from(&self, from: &Keys, position: usize, mut moved: impl FnMut(usize, usize)) {
         let order = from.order();
         let mut own = Order::default();
@@ -221,8 +228,9 @@ impl Keys {
         self.order.store(self.order().truncated(len).0, Release);
     }
 
-    /// How many first bytes the keys of a new node right of this one agree in, given the new node's bounds. Only a gain of four bytes and more is taken: less leaves the column telling about
-    /// as many keys apart, and costs reading every key anew.
+    /// How many first bytes the keys of a new node right of this one agree in, given the new node's bounds. Only a gain
+    /// of four bytes and more is taken: less leaves the column telling about as many keys apart, and costs reading
+    /// every key anew.
     fn skip_between(&self, low: &Record, high: Option<&Record>) -> u16 {
         let Some(high) = high else { return 0 };
         let common = low.key().iter().zip(high.key()).take_while(|(a, b)| a == b).count() as u16;
@@ -230,7 +238,8 @@ impl Keys {
     }
 }
 
-/// The first position in `low..high` for which `before` is false; it is true up to some position and false from there on.
+/// The first position in `low..high` for which `before` is false; it is true up to some position and false from there
+/// on.
 #[inline]
 fn partition(mut low: usize, high: usize, before: impl Fn(usize) -> bool) -> usize {
     let mut len = high - low;
@@ -250,7 +259,8 @@ pub(super) struct Leaf {
     pub(super) previous: AtomicPtr<Leaf>,
 }
 
-/// A node over nodes: `first` holds what comes before the first record, `children[slot]` what is at or after the record in that slot, and before the next record.
+/// A node over nodes: `first` holds what comes before the first record, `children[slot]` what is at or after the record
+/// in that slot, and before the next record.
 #[repr(C, align(64))]
 pub(super) struct Inner {
     pub(super) keys: Keys,
@@ -264,8 +274,8 @@ pub(super) struct Inner {
 /// `T` is a node type: a `repr(C)` struct that begins with `Keys` and for which all zeros are a value.
 unsafe fn allocate<'a, T>(arena: &mut Arena, level: u16, skip: u16) -> &'a T {
     let place: NonNull<MaybeUninit<T>> = arena.allocate(size_of::<T>(), align_of::<T>()).cast();
-    // SAFETY: the arena gave this room to nobody else, aligned for `T`; all zeros are a `T`, and it begins with `Keys`. The lifetime is bounded by the callers, who hand the node to the tree
-    // that owns the arena.
+    // SAFETY: the arena gave this room to nobody else, aligned for `T`; all zeros are a `T`, and it begins with `Keys`.
+    // The lifetime is bounded by the callers, who hand the node to the tree that owns the arena.
     unsafe {
         place.write(MaybeUninit::zeroed());
         let keys: *mut Keys = place.as_ptr().cast();
@@ -286,7 +296,8 @@ impl Leaf {
         unsafe { allocate(arena, 0, skip) }
     }
 
-    /// Moves the entries from `position` on, before which `low` and after which `high` bounds them, into a new leaf on the right. Inside a change of version.
+    /// Moves the entries from `position` on, before which `low` and after which `high` bounds them, into a new leaf on
+    /// the right. Inside a change of version.
     pub(super) fn split<'a>(
         &self,
         arena: &mut Arena,
@@ -332,7 +343,8 @@ impl Inner {
         self.keys.insert(position, record, |slot| self.children[slot].store(child, Release));
     }
 
-    /// Moves the children right of the record at `position` into a new node, and takes that record out: it separates the two. Inside a change of version.
+    /// Moves the children right of the record at `position` into a new node, and takes that record out: it separates
+    /// the two. Inside a change of version.
     pub(super) fn split<'a>(&self, arena: &mut Arena, position: usize, high: Option<&Record>) -> &'a Inner {
         let order = self.keys.order();
         let separator = self.keys.record(order.slot(position));

@@ -34,8 +34,9 @@ struct Shape {
 }
 
 impl BlockBuilder {
-    /// Appends an entry, which is not before the last one in internal order. The caller keeps all keys, and all values, of a
-    /// block below 4 GiB. `hash` is the key's hash if this is its first entry in the block; without any there are no buckets.
+    /// Appends an entry, which is not before the last one in internal order. The caller keeps all keys, and all values,
+    /// of a block below 4 GiB. `hash` is the key's hash if this is its first entry in the block; without any there are
+    /// no buckets.
     #[inline]
     pub(crate) fn add(&mut self, key: &[u8], hash: Option<u64>, trailer: Trailer, value: &[u8]) {
         if let Some(hash) = hash {

@@ -1,7 +1,8 @@
 //! Blocks: the sorted runs of entries that tables are made of. Data and index blocks share this one format.
 //!
-//! All numbers are little-endian; `n` is the entry count, `s` the shared prefix length. A key's *suffix* is what follows the
-//! first `s` bytes; its first eight bytes (zero-padded) are in the prefix column, what is left of it is the key's *rest*.
+//! All numbers are little-endian; `n` is the entry count, `s` the shared prefix length. A key's *suffix* is what
+//! follows the first `s` bytes; its first eight bytes (zero-padded) are in the prefix column, what is left of it is the
+//! key's *rest*.
 //!
 //! ```text
 //! offset  bytes            field
@@ -68,9 +69,10 @@ fn bucket_of(hash: u64, buckets: usize) -> usize {
 
 /// A block in memory: `B` is `&[u8]` when it is read in place, `Bytes` when it is held.
 ///
-/// Invariant from [`parse`](Block::parse): every section lies inside `bytes`. Invariant from [`check_entries`](Block::check_entries),
-/// run once before a block is first served: every entry lies inside its section and has a known kind. Accessors still reach
-/// entries by `get`, so that a block that was never checked gives wrong bytes at worst, not a panic.
+/// Invariant from [`parse`](Block::parse): every section lies inside `bytes`. Invariant from
+/// [`check_entries`](Block::check_entries), run once before a block is first served: every entry lies inside its
+/// section and has a known kind. Accessors still reach entries by `get`, so that a block that was never checked gives
+/// wrong bytes at worst, not a panic.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Block<B> {
     bytes: B,
@@ -154,7 +156,8 @@ impl<B: Deref<Target = [u8]>> Block<B> {
         })
     }
 
-    /// Checks what [`parse`](Block::parse) leaves: each entry's place, kind and sequence number, each bucket. One pass over the columns.
+    /// Checks what [`parse`](Block::parse) leaves: each entry's place, kind and sequence number, each bucket. One pass
+    /// over the columns.
     ///
     /// # Errors
     /// What does not fit.

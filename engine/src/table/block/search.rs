@@ -6,8 +6,8 @@ use std::ops::Deref;
 use super::{BUCKET_COLLISION, BUCKET_EMPTY, Block, bucket_of};
 use crate::key::{Lookup, SeqNo, Trailer, prefix_u64};
 
-/// How many numbers of an ascending column are less than `target`. The loop's length depends on the column's length only and
-/// its one choice compiles to a conditional move, so nothing is mispredicted.
+/// How many numbers of an ascending column are less than `target`. The loop's length depends on the column's length
+/// only and its one choice compiles to a conditional move, so nothing is mispredicted.
 #[inline]
 fn count_less(column: &[[u8; 8]], target: u64) -> usize {
     let mut rest = column;
@@ -24,8 +24,8 @@ fn count_less(column: &[[u8; 8]], target: u64) -> usize {
 /// Every how many entries a [`Sample`] takes one: as many as two cache lines of the column hold.
 const SAMPLE_STEP: usize = 16;
 
-/// A sixteenth of a large block's prefix column. It stays in the processor's nearest cache where the column does not, so that a search
-/// misses the cache once instead of at each of its last steps.
+/// A sixteenth of a large block's prefix column. It stays in the processor's nearest cache where the column does not,
+/// so that a search misses the cache once instead of at each of its last steps.
 #[derive(Debug, Default)]
 pub(crate) struct Sample(Box<[[u8; 8]]>);
 
@@ -75,7 +75,8 @@ impl<B: Deref<Target = [u8]>> Block<B> {
         self.short(i).cmp(&suffix.len().min(8)).then_with(|| self.rest(i).cmp(suffix.get(8..).unwrap_or_default()))
     }
 
-    /// The first entry at or after (`key`, `seqno`) in internal order; `len()` if there is none. `prefix` is `prefix_u64(key)`.
+    /// The first entry at or after (`key`, `seqno`) in internal order; `len()` if there is none. `prefix` is
+    /// `prefix_u64(key)`.
     #[inline]
     pub(crate) fn lower_bound(&self, key: &[u8], prefix: u64, seqno: SeqNo) -> usize {
         self.lower_bound_in(key, prefix, seqno, |prefix| count_less(self.prefixes(), prefix))

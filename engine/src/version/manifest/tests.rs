@@ -96,7 +96,8 @@ fn read_only_changes_nothing() {
     assert_eq!(left, expected, "an ordinary open clears up");
 }
 
-/// What is cut off behind the snapshot is a torn record, and what is cut off after a seal or inside the snapshot is damage.
+/// What is cut off behind the snapshot is a torn record, and what is cut off after a seal or inside the snapshot is
+/// damage.
 #[test]
 fn truncation_at_every_offset() {
     let (fs, mut manifest) = written(0);
@@ -209,7 +210,8 @@ fn a_record_is_valid_at_its_own_place_only() {
     assert_eq!(open(&fs).unwrap().unwrap().1, state_after(1), "a copy of the record is a torn tail");
 }
 
-/// A process dies between two calls; the next one sees what was written, and a power cut must not take it back from that one.
+/// A process dies between two calls; the next one sees what was written, and a power cut must not take it back from
+/// that one.
 #[test]
 fn what_an_open_has_seen_is_on_storage() {
     for (step, stop) in ["append", "seal", "roll"].into_iter().flat_map(|step| (1..=9).map(move |stop| (step, stop))) {
@@ -234,7 +236,8 @@ fn what_an_open_has_seen_is_on_storage() {
     }
 }
 
-/// A process dies while it switches manifests, the next one dies while it opens, and then the power goes: one of the two manifests is whole.
+/// A process dies while it switches manifests, the next one dies while it opens, and then the power goes: one of the
+/// two manifests is whole.
 #[test]
 fn a_power_cut_while_opening_after_a_killed_roll() {
     for (stop, open_stop) in (1..=9).flat_map(|stop| (1..=14).map(move |open_stop| (stop, open_stop))) {
@@ -299,7 +302,8 @@ fn after_a_failure_nothing_is_appended() {
     }
 }
 
-/// Creates, appends, rolls, seals and appends again until the filesystem stops; answers how many edits were acknowledged, `None` if creation was not.
+/// Creates, appends, rolls, seals and appends again until the filesystem stops; answers how many edits were
+/// acknowledged, `None` if creation was not.
 fn life(fs: &SimFileSystem) -> Option<u64> {
     let mut manifest = Manifest::create(Arc::new(fs.clone()), dir(), &initial()).ok()?;
     for n in 1..=6 {
@@ -319,7 +323,8 @@ fn life(fs: &SimFileSystem) -> Option<u64> {
     Some(6)
 }
 
-/// Opens what a crash left; crashes again at every call of that; the acknowledged edits, and at most one more, are there each time.
+/// Opens what a crash left; crashes again at every call of that; the acknowledged edits, and at most one more, are
+/// there each time.
 fn recovers(crashed: &SimFileSystem, acknowledged: Option<u64>, context: &str) {
     let check = |opened: Option<(Manifest, ManifestState)>| match (opened, acknowledged) {
         (None, None) => {}
