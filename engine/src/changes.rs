@@ -74,6 +74,14 @@ impl ChangeBatch {
     ///
     /// # Errors
     /// `InvalidArgument` for no changes, or for numbers that are 0 or above [`MAX_SEQNO`](crate::MAX_SEQNO).
+    ///
+    /// ```
+    /// use siltstone::{Change, ChangeBatch};
+    /// let change = Change::Put { keyspace: "words".into(), key: "silt".into(), value: "1".into() };
+    /// let batch = ChangeBatch::new(7, vec![change.clone(), change])?;
+    /// assert_eq!((batch.first_seqno(), batch.last_seqno()), (7, 8));
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn new(first_seqno: SeqNo, changes: Vec<Change>) -> Result<Self> {
         let last = first_seqno.checked_add(changes.len() as u64);
         if changes.is_empty() || first_seqno == 0 || last.is_none_or(|last| last > crate::key::MAX_SEQNO) {
@@ -137,6 +145,18 @@ impl Changes {
     }
 
     /// Waits until there is something to read, at most `timeout`; whether there is.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// let mut changes = db.changes(1)?;
+    /// std::thread::spawn(move || ks.put("k", "v"));
+    /// while changes.next().is_none() {
+    ///     changes.wait(std::time::Duration::from_secs(1));
+    /// }
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn wait(&mut self, timeout: Duration) -> bool {
         self.db.store.health.is_closed() || self.tail.wait(timeout)
     }

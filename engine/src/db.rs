@@ -67,12 +67,31 @@ impl Db {
     /// # Errors
     /// `InvalidArgument` for a name that is empty, longer than 255 bytes, or holds `/`, `\` or a control character, and
     /// for options out of bounds; `ReadOnly` when it would have to be created; `Closed`; `Io`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// use siltstone::{Error, KeyspaceOptions};
+    /// let scans = db.keyspace("scans", KeyspaceOptions::new().block_bytes(16 << 10))?;
+    /// assert_eq!(scans.name(), "scans");
+    /// assert!(matches!(db.keyspace("no/slashes", KeyspaceOptions::new()), Err(Error::InvalidArgument(_))));
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn keyspace(&self, name: impl AsRef<str>, options: KeyspaceOptions) -> Result<Keyspace> {
         let tree = self.0.open_tree(name.as_ref(), options)?;
         Ok(Keyspace::new(self.0.clone(), tree))
     }
 
     /// The names of all keyspaces, sorted; none once closed.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// db.keyspace("b", Default::default())?;
+    /// db.keyspace("a", Default::default())?;
+    /// assert_eq!(db.keyspaces(), ["a", "b"]);
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn keyspaces(&self) -> Vec<String> {
         if self.0.store.health.is_closed() {
             return Vec::new();
@@ -105,6 +124,17 @@ impl Db {
     /// # Errors
     /// `InvalidArgument` for what the batch refused; `KeyspaceDropped`, `Closed`; `Io` if the log cannot be written,
     /// and `ReadOnly` after that. Nothing was written then.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// let mut batch = siltstone::WriteBatch::new();
+    /// batch.put(&ks, "a", "1").delete(&ks, "b");
+    /// let last = db.write(batch)?;
+    /// assert_eq!(last, db.last_seqno());
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn write(&self, batch: WriteBatch) -> Result<SeqNo> {
         self.0.write(batch)
     }
@@ -113,6 +143,16 @@ impl Db {
     ///
     /// # Errors
     /// As [`write`](Db::write).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// let mut batch = siltstone::WriteBatch::new();
+    /// batch.put(&ks, "order", "paid");
+    /// db.write_with(batch, siltstone::Durability::Synced)?; // survives power loss from here on
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn write_with(&self, batch: WriteBatch, durability: Durability) -> Result<SeqNo> {
         self.0.writer()?.write(batch, durability)
     }
@@ -123,11 +163,37 @@ impl Db {
     ///
     /// # Errors
     /// `InvalidArgument` if the batch overlaps what is here only in part; otherwise as [`write`](Db::write).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put("k", "v")?;
+    /// let other = tempfile::tempdir().unwrap();
+    /// let replica = siltstone::Db::open(other.path())?;
+    /// for batch in db.changes(1)? {
+    ///     replica.apply(&batch?, &[("applied from", "db")])?;
+    /// }
+    /// assert_eq!(replica.last_seqno(), db.last_seqno());
+    /// assert_eq!(replica.keyspace("ks", Default::default())?.get("k")?.unwrap(), "v");
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn apply<V: AsRef<[u8]>>(&self, changes: &ChangeBatch, metadata: &[(&str, V)]) -> Result<SeqNo> {
         crate::apply::apply(&self.0, changes, metadata)
     }
 
     /// A read view of everything at this moment.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put("k", "old")?;
+    /// let snapshot = db.snapshot();
+    /// ks.put("k", "new")?;
+    /// assert_eq!(snapshot.get(&ks, "k")?.unwrap(), "old");
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(self.0.clone())
     }
@@ -146,6 +212,16 @@ impl Db {
     ///
     /// # Errors
     /// `Io` if the sync fails: the database is read-only from then on. `ReadOnly`, `Closed`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put("k", "v")?; // survives a killed process
+    /// db.sync()?; // and now power loss
+    /// assert_eq!(db.metrics().synced_seqno, db.last_seqno());
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn sync(&self) -> Result<()> {
         self.0.writer()?.sync_all()
     }
@@ -162,6 +238,17 @@ impl Db {
     ///
     /// # Errors
     /// `ReadOnly` with the reason if the background failed; `Closed`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put("k", "v")?;
+    /// db.flush()?;
+    /// db.wait_for_compaction()?;
+    /// assert_eq!(ks.metrics().running_compactions, 0);
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn wait_for_compaction(&self) -> Result<()> {
         crate::maintenance::wait_until_idle(&self.0.store)
     }
@@ -197,6 +284,19 @@ impl Db {
     ///
     /// # Errors
     /// `InvalidArgument` for a name over 200 bytes; otherwise as [`write`](Db::write).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put("k", "v")?;
+    /// db.set_change_cursor("mailer", 1)?; // keep the log from 1 on, whatever is flushed
+    /// for batch in db.changes(db.change_cursor("mailer").unwrap())? {
+    ///     db.set_change_cursor("mailer", batch?.last_seqno() + 1)?; // done with it
+    /// }
+    /// assert_eq!(db.change_cursor("mailer"), Some(2));
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn set_change_cursor(&self, name: &str, next: SeqNo) -> Result<()> {
         crate::changes::set_cursor(self, &self.0, name, next, &[])
     }
@@ -239,6 +339,16 @@ impl Db {
     ///
     /// # Errors
     /// `Io` if the log cannot be made durable; the database is closed all the same.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// db.close()?;
+    /// assert!(matches!(ks.get("k"), Err(siltstone::Error::Closed)));
+    /// siltstone::Db::open(dir.path())?; // the directory is free
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn close(&self) -> Result<()> {
         self.0.close()
     }

@@ -99,6 +99,15 @@ impl Keyspace {
     ///
     /// # Errors
     /// As [`get`](Keyspace::get).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put("here", "")?;
+    /// assert!(ks.contains_key("here")? && !ks.contains_key("there")?);
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         Ok(self.get_latest(key.as_ref(), |_| ())?.is_some())
     }
@@ -167,6 +176,17 @@ impl Keyspace {
     }
 
     /// The entries whose keys begin with `prefix`, in key order, from both ends, as of now.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put_all([("user/ada", "1"), ("user/alan", "2"), ("zone/utc", "3")])?;
+    /// let users: Vec<_> = ks.prefix("user/").rev().collect::<Result<_, _>>()?;
+    /// assert_eq!(users[0].0, "user/alan");
+    /// assert_eq!(users.len(), 2);
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
         self.iter_in(prefix_bounds(prefix.as_ref()))
     }
@@ -185,6 +205,15 @@ impl Keyspace {
     /// About how many keys there are: exact while everything is in memory or compacted and nothing was overwritten or
     /// deleted since, otherwise too high by the overwrites and deletes that compaction has yet to merge. Costs
     /// microseconds, whatever the size; 0 once closed or dropped.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put_all([("a", "1"), ("b", "2")])?;
+    /// assert_eq!(ks.approximate_len(), 2);
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn approximate_len(&self) -> u64 {
         let view = self.tree.view();
         let memtables = view.memtables().map(|memtable| (memtable.entries(), memtable.tombstones()));
@@ -201,6 +230,16 @@ impl Keyspace {
     /// # Errors
     /// `InvalidArgument` for a key over 65,535 bytes or a value over 1 GiB; `KeyspaceDropped`, `Closed`; `Io` if the
     /// log cannot be written (the database is read-only from then on), `ReadOnly` after that.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// let seqno = ks.put("silt", "fine")?;
+    /// assert_eq!(ks.put("silt", "finer")?, seqno + 1);
+    /// assert!(ks.put(vec![0; 65_536], "a key that is too long").is_err());
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     #[inline]
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<SeqNo> {
         self.db.writer()?.put(&self.tree, key.as_ref(), value.as_ref())
@@ -210,6 +249,17 @@ impl Keyspace {
     ///
     /// # Errors
     /// As [`put`](Keyspace::put).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put("silt", "fine")?;
+    /// ks.delete("silt")?;
+    /// ks.delete("never there")?;
+    /// assert!(!ks.contains_key("silt")?);
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     #[inline]
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<SeqNo> {
         self.db.writer()?.delete(&self.tree, key.as_ref())
@@ -219,6 +269,15 @@ impl Keyspace {
     ///
     /// # Errors
     /// As [`put`](Keyspace::put).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put_all([("a", "1"), ("b", "2")])?;
+    /// assert_eq!(ks.iter().count(), 2);
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn put_all<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<SeqNo> {
         let mut batch = WriteBatch::new();
         for (key, value) in entries {
@@ -231,6 +290,16 @@ impl Keyspace {
     ///
     /// # Errors
     /// As [`put`](Keyspace::put).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put_all([("a", "1"), ("b", "2"), ("c", "3")])?;
+    /// ks.delete_all(["a", "c", "x"])?;
+    /// assert_eq!(ks.iter().next().unwrap()?.0, "b");
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn delete_all<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<SeqNo> {
         let mut batch = WriteBatch::new();
         for key in keys {
@@ -246,6 +315,16 @@ impl Keyspace {
     ///
     /// # Errors
     /// `ReadOnly`, `Closed`; `ReadOnly` with the reason if the flush fails.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put("k", "v")?;
+    /// ks.flush()?;
+    /// assert_eq!(ks.metrics().memtable_entries, 0);
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn flush(&self) -> Result<()> {
         self.db.flush_trees(std::slice::from_ref(&self.tree))
     }
@@ -255,12 +334,34 @@ impl Keyspace {
     ///
     /// # Errors
     /// As [`flush`](Keyspace::flush), and `Corruption` if a table cannot be read.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put("k", "old")?;
+    /// ks.flush()?;
+    /// ks.put("k", "new")?;
+    /// ks.compact()?;
+    /// let entries: u64 = ks.metrics().amplification.levels.iter().map(|level| level.entries).sum();
+    /// assert_eq!(entries, 1, "the old version is gone");
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn compact(&self) -> Result<()> {
         self.flush()?;
         crate::maintenance::compact_all(&self.db.store, &self.tree)
     }
 
     /// The keyspace's amplification and level figures.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put("k", "v")?;
+    /// println!("{}", ks.metrics()); // a line a level, then write, space and read amplification
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn metrics(&self) -> KeyspaceMetrics {
         KeyspaceMetrics::of(&self.tree, &self.db.store)
     }

@@ -66,6 +66,17 @@ impl Snapshot {
     ///
     /// # Errors
     /// As [`get`](Snapshot::get).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put("a", "1")?;
+    /// let snapshot = db.snapshot();
+    /// ks.put("b", "2")?;
+    /// assert_eq!(snapshot.get_many(&ks, ["a", "b"])?, [Some("1".into()), None]);
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn get_many<K: AsRef<[u8]>>(
         &self,
         keyspace: &Keyspace,
@@ -90,6 +101,18 @@ impl Snapshot {
     }
 
     /// The entries whose keys lie in `bounds`; a reversed range is empty.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put_all([("a", "1"), ("b", "2")])?;
+    /// let snapshot = db.snapshot();
+    /// ks.delete("a")?;
+    /// let first = snapshot.range(&ks, "a"..="b").next().unwrap()?;
+    /// assert_eq!(first.0, "a");
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
     pub fn range<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, bounds: impl RangeBounds<K>) -> Iter {
         self.iter_in(keyspace, bounds_of(&bounds))
     }

@@ -75,9 +75,9 @@ pub fn restoring() -> (Restoring, impl FnMut(&Progress) + 'static) {
 pub fn restored((bar, last): &Restoring, took: Duration) {
     bar.finish_and_clear();
     if let Some(progress) = &*last.lock().unwrap() {
-        let bytes = rate(progress.user_bytes, took);
+        let mib_per_second = mib(progress.user_bytes) / took.as_secs_f64().max(1e-9);
         println!(
-            "restored  {} changes in {} batches, {:.1} MiB in {:.2} s: {}, {bytes} (bytes)",
+            "restored  {} changes in {} batches, {:.1} MiB in {:.2} s: {}, {mib_per_second:.1} MiB/s",
             progress.changes,
             progress.batches,
             mib(progress.user_bytes),
