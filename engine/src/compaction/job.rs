@@ -71,7 +71,7 @@ struct KeyRange {
 }
 
 /// A job that was picked: its inputs are marked as busy until this goes. Not shared, so that the mark ends with the job
-/// and not when the last helper lets go of it.
+/// and not when the last helping thread lets go of it.
 #[derive(Debug)]
 pub(crate) struct Started {
     job: Arc<Job>,
