@@ -400,7 +400,7 @@ impl DbHandle {
         let sealed = self.flush_unlogged(&unlogged).and_then(|()| self.seal_files());
         self.store.pin_for_iterators();
         for tree in self.store.live_trees() {
-            tree.clear(self.store.placeholder_memtable(&tree.options()));
+            tree.clear(self.store.uncounted_memtable(&tree.options()));
         }
         self.store.trees.write().dropped.clear();
         drop(self.store.lock.lock().take());

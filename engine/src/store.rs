@@ -148,13 +148,13 @@ impl Store {
     /// An empty memtable to write to. What it takes already counts, since all of its bytes are taken off again when it
     /// is flushed.
     pub(crate) fn new_memtable(&self, options: &KeyspaceOptions) -> Arc<Memtable> {
-        let memtable = self.placeholder_memtable(options);
+        let memtable = self.uncounted_memtable(options);
         self.grow_memtables(memtable.bytes());
         memtable
     }
 
     /// A memtable that stays empty, in a tree that is dropped or closed; it does not count.
-    pub(crate) fn placeholder_memtable(&self, options: &KeyspaceOptions) -> Arc<Memtable> {
+    pub(crate) fn uncounted_memtable(&self, options: &KeyspaceOptions) -> Arc<Memtable> {
         Arc::new(Memtable::new(options.memtable, self.limits.memtable_bytes, &self.arenas))
     }
 
@@ -242,7 +242,7 @@ impl Store {
     /// Lets go of a dropped tree's memtables and tables; the files go when the last reader does.
     fn discard(&self, tree: &Tree) {
         let view = tree.view_arc();
-        tree.clear(self.placeholder_memtable(&tree.options()));
+        tree.clear(self.uncounted_memtable(&tree.options()));
         self.shrink_memtables(view.memtables().map(|memtable| memtable.bytes()).sum());
         for handle in view.version.tables() {
             handle.mark_obsolete();

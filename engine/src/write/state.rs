@@ -22,6 +22,13 @@ struct Slot {
     active: Arc<Memtable>,
 }
 
+/// What a batch asks for once its operations are in the memtables.
+struct Inserted {
+    /// Some memtable is to be sealed.
+    full: bool,
+    has_metadata: bool,
+}
+
 /// See the module.
 pub(crate) struct CommitState {
     store: Arc<Store>,
@@ -85,10 +92,10 @@ impl CommitState {
         Ok(first)
     }
 
-    /// Applies checked operations to the memtables; whether some memtable is full now.
-    fn insert(&mut self, encoded: &[u8], first: SeqNo, logged: bool) -> Result<bool> {
+    /// Applies checked operations to the memtables; metadata is left for after the publication.
+    fn insert(&mut self, encoded: &[u8], first: SeqNo, logged: bool) -> Result<Inserted> {
         let limit_bytes = self.store.limits.memtable_bytes;
-        let (mut full, mut grown_bytes, mut seqno) = (false, 0, first);
+        let (mut full, mut has_metadata, mut grown_bytes, mut seqno) = (false, false, 0, first);
         let mut ops = Ops::new(encoded);
         let mut left_bytes = encoded.len();
         while let Some(Ok(op)) = ops.next() {
@@ -102,7 +109,10 @@ impl CommitState {
                     seqno += 1;
                     continue;
                 }
-                Op::Metadata { .. } => continue,
+                Op::Metadata { .. } => {
+                    has_metadata = true;
+                    continue;
+                }
             };
             let slot = self.slot(id)?;
             let before_bytes = slot.active.bytes();
@@ -119,7 +129,8 @@ impl CommitState {
             seqno += 1;
         }
         let total_bytes = self.store.grow_memtables(grown_bytes);
-        Ok(full || total_bytes >= self.store.limits.write_buffer_bytes / 2)
+        let full = full || total_bytes >= self.store.limits.write_buffer_bytes / 2;
+        Ok(Inserted { full, has_metadata })
     }
 
     /// Tells the background once when the log will soon need its next segment.
@@ -208,13 +219,15 @@ impl Commit for CommitState {
             self.store.health.fail("writing the log", &error);
             return Err(error);
         }
-        let full = self.insert(&request.encoded, first, logged)?;
+        let inserted = self.insert(&request.encoded, first, logged)?;
         self.last_seqno = last;
         self.ask_for_spare();
         self.store.publish(last);
         self.log.publish(last);
-        self.set_metadata(&request.encoded);
-        if full {
+        if inserted.has_metadata {
+            self.set_metadata(&request.encoded);
+        }
+        if inserted.full {
             self.seal_full();
         }
         Ok(last)
