@@ -102,9 +102,9 @@ fn install(
 /// Lets go of the log that nothing needs any more: first the manifest says so, then the segments go.
 pub(crate) fn release_log(store: &Store, wal: &Wal) -> Result<()> {
     let Some(floor) = wal.plan_release(flushed_through(store)) else { return Ok(()) };
-    // The metadata in the edit must not be ahead of the log that is on storage: data and position would disagree after
-    // a power cut.
-    let metadata = store.metadata.encoded();
+    // Neither the metadata in the edit nor the number may be ahead of the log that is on storage: after a power cut data
+    // and position would disagree, and numbers be passed over that the log never gave.
+    let (metadata, last_seqno) = (store.metadata.encoded(), store.visible());
     wal.sync_all()?;
     let released = store.versions.install(
         |state| {
@@ -113,7 +113,7 @@ pub(crate) fn release_log(store: &Store, wal: &Wal) -> Result<()> {
             moves_on.then(|| Edit {
                 log_floor: Some(LogFloor { segment: floor.segment, prev_seqno: floor.prev_seqno }),
                 log_synced_seqno: Some(wal.synced_seqno().max(state.log_synced_seqno)),
-                last_seqno: Some(store.visible().max(state.last_seqno)),
+                last_seqno: Some(last_seqno.max(state.last_seqno)),
                 metadata: Some(metadata),
                 forgotten: forgotten.map(|(id, _)| *id).collect(),
                 ..Edit::default()

@@ -43,7 +43,11 @@ pub fn check_log(db: &Db, keyspaces: &[Keyspace]) -> u64 {
             }
         }
     }
-    assert_eq!(next.unwrap_or(oldest), db.last_seqno() + 1, "the log ends before the store");
+    assert_eq!(
+        next.unwrap_or(oldest),
+        db.last_seqno() + 1,
+        "the log, {count} changes from {oldest} on, ends before the store"
+    );
     for ((name, key), value) in &last {
         let keyspace = keyspaces.iter().find(|keyspace| keyspace.name() == name);
         let found = keyspace.and_then(|keyspace| keyspace.get(key).unwrap());
