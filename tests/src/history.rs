@@ -270,7 +270,7 @@ impl History {
             }
             match difference(&found, &state).map_or_else(|| self.check_unlogged(&unlogged, taken), Err) {
                 Ok(()) => matching = Some(taken),
-                Err(difference) => nearest = format!("differs from {taken} events: {difference}"),
+                Err(difference) => nearest += &format!("\n  not {taken} events: {difference}"),
             }
         }
         match matching {

@@ -1,5 +1,8 @@
 //! Power cuts on the simulated filesystem: before every call of a seeded workload the power goes, keeps any part of
 //! what was not synced, and what is left is recovered and checked, with cuts inside the recoveries too.
+//!
+//! A workload runs once: before each of its calls the filesystem is forked ([`points`]), each fork is cut in several
+//! ways, and each of these states goes through [`recovery`].
 
 use std::sync::Arc;
 
@@ -8,7 +11,7 @@ use siltstone::fs::{Keep, SimFileSystem};
 
 use crate::evidence::record;
 use crate::history::History;
-use crate::workload::{Workload, options};
+use crate::workload::{Everything, options};
 use points::{Point, each_call};
 use recovery::{Counts, Left};
 
@@ -26,40 +29,59 @@ pub struct Effort {
 
 impl Effort {
     /// What CI does.
-    pub const SAMPLE: Effort = Effort { parts: 2, twice_one_of: 40 };
+    pub const SAMPLE: Effort = Effort { parts: 3, twice_one_of: 40 };
 
     /// Everything.
-    pub const ALL: Effort = Effort { parts: 6, twice_one_of: 1 };
+    pub const ALL: Effort = Effort { parts: 8, twice_one_of: 1 };
+
+    /// [`ALL`](Effort::ALL) if `SILTSTONE_CUTS` is `all`, else [`SAMPLE`](Effort::SAMPLE).
+    pub fn from_env() -> Effort {
+        let all = std::env::var("SILTSTONE_CUTS").is_ok_and(|cuts| cuts == "all");
+        if all { Effort::ALL } else { Effort::SAMPLE }
+    }
+
+    /// What is kept at a stop, and the seed of the choice: nothing, everything, several random parts.
+    pub(crate) fn keeps(self, seed: u64, calls: u64) -> impl Iterator<Item = (Keep, u64)> {
+        let some = (0..self.parts).map(move |part| (Keep::Some, seed << 40 | calls << 8 | part));
+        [(Keep::Nothing, 0), (Keep::All, 0)].into_iter().chain(some)
+    }
+}
+
+/// One bounded piece of work for a seed: some seconds of one of the kinds of enumeration.
+///
+/// # Panics
+/// With everything needed to run it again, on the first violation.
+pub fn round(seed: u64) {
+    match seed % 8 {
+        0 => cut_everywhere(&Everything::ManifestRolls { seed }, Effort::SAMPLE),
+        1..=4 => cut_everywhere(&Everything::Steps { seed, steps: 100, lockstep: true }, Effort::SAMPLE),
+        _ => cut_everywhere(&Everything::Steps { seed, steps: 100, lockstep: false }, Effort::SAMPLE),
+    }
 }
 
 /// Cuts the power before every call of `workload` and checks every state that leaves.
 ///
 /// # Panics
 /// With the workload, the call, and what was kept, where something that is promised does not hold.
-pub fn cut_everywhere(workload: &Workload, effort: Effort) {
+pub fn cut_everywhere(workload: &Everything, effort: Effort) {
     let sim = SimFileSystem::new();
     let history = Arc::new(Mutex::new(History::default()));
     let mut counts = Counts::default();
     let run = |fs| {
-        let done = workload.run_everything(options().file_system(fs), &history);
+        let done = workload.run(options().file_system(fs), &history);
         done.unwrap_or_else(|error| panic!("{workload:?}: {error}"));
     };
     let points = each_call(&sim, &history, run, |point| check_point(workload, effort, &point, &mut counts));
     println!("{workload:?}: {points} points, {counts:?}");
     assert!(counts.taken_back > 0, "no cut took anything back: the cuts are not where the writes are");
+    workload.check_end(&sim);
     record("crash_points", points);
-    record("crash_states", counts.states);
-    record("double_crash_states", counts.double_states);
-    record("read_only_opens", counts.read_only_opens);
-    record("lost", 0);
-    record("wrong", 0);
+    counts.record();
 }
 
 /// All that a cut at one moment may leave.
-fn check_point(workload: &Workload, effort: Effort, point: &Point<History>, counts: &mut Counts) {
-    let some = (0..effort.parts).map(|part| (Keep::Some, part));
-    for (keep, part) in [(Keep::Nothing, 0), (Keep::All, 0)].into_iter().chain(some) {
-        let seed = workload.seed << 40 | point.calls << 8 | part;
+fn check_point(workload: &Everything, effort: Effort, point: &Point<History>, counts: &mut Counts) {
+    for (keep, seed) in effort.keeps(workload.seed(), point.calls) {
         let history = &point.known;
         // A killed process loses nothing that was acknowledged.
         let least = if keep == Keep::All { history.acknowledged() } else { history.synced() };

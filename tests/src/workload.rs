@@ -12,7 +12,7 @@ use crate::steps::{NumberedWrite, batch, rng};
 
 mod everything;
 
-pub use everything::{Shared, cursors, dump_metadata};
+pub use everything::{Everything, Shared, cursors, dump_metadata};
 
 /// Where workloads put their database.
 pub const DIRECTORY: &str = "/db";

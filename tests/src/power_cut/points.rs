@@ -84,7 +84,6 @@ pub fn each_call<N: Known>(
         }
     };
     let take = Arc::new(take);
-    let mut count = 0;
     thread::scope(|scope| {
         scope.spawn(|| {
             let _end = End(sender);
@@ -99,10 +98,13 @@ pub fn each_call<N: Known>(
             run(Arc::new(HookFileSystem::new(Arc::new(sim.clone()), hook)));
             take();
         });
-        while let Ok(Some(point)) = points.recv() {
+        // Owned here, so that it goes with a failed check and nobody waits to be listened to.
+        let listening = points;
+        let mut count = 0;
+        while let Ok(Some(point)) = listening.recv() {
             check(point);
             count += 1;
         }
-    });
-    count
+        count
+    })
 }

@@ -10,6 +10,7 @@ use siltstone::fs::{FileSystem, Keep, SimFileSystem};
 use siltstone::{ChangeBatch, Db, Durability, Error, SeqNo, WriteBatch};
 
 use super::points::each_call;
+use crate::evidence::record;
 use crate::history::History;
 use crate::log::oldest_changes;
 use crate::state::{State, apply, difference, dump};
@@ -56,6 +57,17 @@ pub struct Counts {
     pub read_only_opens: u64,
     /// Events that were acknowledged and, not being synced, lost: cuts that take nothing back prove nothing.
     pub taken_back: u64,
+}
+
+impl Counts {
+    /// Adds them to the evidence.
+    pub fn record(&self) {
+        record("crash_states", self.states);
+        record("double_crash_states", self.double_states);
+        record("read_only_opens", self.read_only_opens);
+        record("lost", 0);
+        record("wrong", 0);
+    }
 }
 
 /// A state that a power cut left, durable as it is.

@@ -1,17 +1,18 @@
 //! A workload of everything that changes a database: for power cuts, which stop it at every call.
 
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rand::RngExt;
 use rand::rngs::StdRng;
+use siltstone::fs::SimFileSystem;
 use siltstone::{
     Change, ChangeBatch, Db, Durability, Error, Keyspace, KeyspaceName, Options, Result, SeqNo, Snapshot, WriteBatch,
 };
 
-use super::{DIRECTORY, Workload, keyspace_options};
+use super::{DIRECTORY, keyspace_options};
 use crate::history::{Event, History};
 use crate::options::KEYSPACES;
 use crate::runner::name;
@@ -23,6 +24,14 @@ const UNLOGGED: usize = 2;
 
 /// The entries of metadata that batches set and remove.
 const ENTRIES: [&str; 3] = ["position", "epoch", "owner"];
+
+/// Entries of metadata that make a manifest long, and the length of their values in bytes: the largest allowed.
+const BULK_ENTRIES: usize = 60;
+const BULK_VALUE_BYTES: usize = 4096;
+
+fn bulk_entry(number: usize) -> String {
+    format!("bulk {number}")
+}
 
 /// The consumers whose change cursors come, move and go.
 const CURSORS: [&str; 2] = ["mailer", "index"];
@@ -42,7 +51,8 @@ fn cursor_key(cursor: &str) -> Vec<u8> {
 
 /// What a database holds of the metadata and cursors that this workload sets, to be added to a [`State`].
 pub fn dump_metadata(db: &Db, state: &mut State) {
-    let entries = ENTRIES.iter().filter_map(|entry| Some((entry.as_bytes().to_vec(), db.metadata(entry)?.to_vec())));
+    let names = ENTRIES.iter().map(ToString::to_string).chain((0..BULK_ENTRIES).map(bulk_entry));
+    let entries = names.filter_map(|name| Some((name.clone().into_bytes(), db.metadata(&name)?.to_vec())));
     let cursors = cursors(db).into_iter().map(|(cursor, next)| (cursor_key(cursor), next.to_be_bytes().to_vec()));
     for (key, value) in entries.chain(cursors) {
         apply(state, &(METADATA.to_owned(), key, Some(value)));
@@ -54,30 +64,65 @@ pub fn cursors(db: &Db) -> Vec<(&'static str, SeqNo)> {
     CURSORS.iter().filter_map(|cursor| Some((*cursor, db.change_cursor(cursor)?))).collect()
 }
 
-impl Workload {
-    /// Runs with everything that changes a database: batches over keyspaces of every durability (without the log into
-    /// keyspaces of their own), metadata, change cursors, batches of another log, flushes, compactions, keyspaces that
-    /// are dropped and made anew, snapshots held meanwhile, closing and opening. `history` is always up to date: what
-    /// has an effect on storage is in it before, what was acknowledged right after.
+/// A workload of everything that changes a database: batches over keyspaces of every durability (without the log into
+/// keyspaces of their own), metadata, change cursors, batches of another log, flushes, compactions, keyspaces that are
+/// dropped and made anew, snapshots held meanwhile, closing and opening.
+#[derive(Clone, Debug)]
+pub enum Everything {
+    /// Operations drawn from a seed.
+    Steps {
+        /// Decides everything else.
+        seed: u64,
+        /// How many operations.
+        steps: usize,
+        /// Whether to wait after each operation until the background is idle: then the calls come in nearly the same
+        /// order each time.
+        lockstep: bool,
+    },
+    /// As above, in lockstep, among so much metadata, written down so often, that the manifest is rolled.
+    ManifestRolls {
+        /// Decides everything else.
+        seed: u64,
+    },
+}
+
+impl Everything {
+    /// Runs on a database in [`DIRECTORY`] opened with `options`. `history` is always up to date: what may have an
+    /// effect on storage is in it before, what was acknowledged right after.
     ///
     /// # Errors
     /// The first error of the database.
     ///
     /// # Panics
     /// If a snapshot or a reopened database holds something else than it should.
-    pub fn run_everything(&self, options: Options, history: &Shared) -> Result<()> {
-        let mut everything = Everything::open(options, history.clone())?;
-        for step in 0..self.steps {
-            everything.step(&mut rng(self.seed << 20 | step as u64))?;
-            if self.lockstep {
-                everything.db.wait_for_compaction()?;
-            }
+    pub fn run(&self, options: Options, history: &Shared) -> Result<()> {
+        let mut running = Running::open(options, history.clone())?;
+        match *self {
+            Everything::Steps { seed, steps, lockstep } => running.steps(seed, 0..steps as u64, lockstep),
+            Everything::ManifestRolls { seed } => running.roll_manifest(seed),
         }
-        Ok(())
+    }
+
+    /// What decides everything.
+    pub fn seed(&self) -> u64 {
+        match self {
+            Everything::Steps { seed, .. } | Everything::ManifestRolls { seed } => *seed,
+        }
+    }
+
+    /// Checks that a whole run did on `sim` what it is for.
+    ///
+    /// # Panics
+    /// If it did not.
+    pub fn check_end(&self, sim: &SimFileSystem) {
+        if let Everything::ManifestRolls { .. } = self {
+            let first = Path::new(DIRECTORY).join("MANIFEST-000001");
+            assert!(!sim.paths().contains(&first), "the manifest was not rolled");
+        }
     }
 }
 
-struct Everything {
+struct Running {
     options: Options,
     history: Shared,
     db: Db,
@@ -92,13 +137,13 @@ fn open(options: &Options) -> Result<Db> {
     options.clone().open(Path::new(DIRECTORY))
 }
 
-impl Everything {
+impl Running {
     fn open(options: Options, history: Shared) -> Result<Self> {
         let db = open(&options)?;
         let (keyspaces, memory, snapshots) = (Vec::new(), State::new(), Vec::new());
-        let mut everything = Everything { options, history, db, keyspaces, memory, snapshots };
-        everything.open_keyspaces()?;
-        Ok(everything)
+        let mut running = Running { options, history, db, keyspaces, memory, snapshots };
+        running.open_keyspaces()?;
+        Ok(running)
     }
 
     fn open_keyspaces(&mut self) -> Result<()> {
@@ -112,6 +157,36 @@ impl Everything {
         let keyspace = self.db.keyspace(name, keyspace_options())?;
         self.history.lock().acknowledge_keyspace(name);
         Ok(keyspace)
+    }
+
+    fn steps(&mut self, seed: u64, steps: Range<u64>, lockstep: bool) -> Result<()> {
+        for step in steps {
+            self.step(&mut rng(seed << 20 | step))?;
+            if lockstep {
+                self.db.wait_for_compaction()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every closing writes down all metadata, so a few of them make a manifest that is due to be rolled.
+    fn roll_manifest(&mut self, seed: u64) -> Result<()> {
+        let value = vec![b'm'; BULK_VALUE_BYTES];
+        for round in 0..6 {
+            let entries = (0..BULK_ENTRIES).map(bulk_entry).map(|entry| {
+                // Gone at the end, so that the new manifest is much shorter.
+                (METADATA.to_owned(), entry.into_bytes(), (round < 5).then(|| value.clone()))
+            });
+            let writes: Vec<Write> = entries.collect();
+            let batch = self.batch_of(&writes);
+            let event = Event::Batch(writes);
+            self.history.lock().intend(event.clone());
+            self.db.write(batch)?;
+            self.acknowledge(&event, false);
+            self.steps(seed, round * 4..round * 4 + 4, true)?;
+            self.reopen(round % 2 == 0)?;
+        }
+        Ok(())
     }
 
     fn step(&mut self, rng: &mut StdRng) -> Result<()> {
@@ -288,7 +363,7 @@ impl Everything {
         if by_name {
             self.db.close()?;
         }
-        let placeholder = Options::new().file_system(Arc::new(siltstone::fs::SimFileSystem::new())).open("/none")?;
+        let placeholder = Options::new().file_system(Arc::new(SimFileSystem::new())).open("/none")?;
         drop(std::mem::replace(&mut self.db, placeholder));
         self.history.lock().close();
         self.db = open(&self.options)?;
