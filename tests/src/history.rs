@@ -316,6 +316,25 @@ impl History {
         Err(format!("the last number is {last_seqno}, but {taken} events end with {logged} (at most {most})"))
     }
 
+    /// Checks that `shipped` is a first part of the change log of the first `taken` events.
+    ///
+    /// # Errors
+    /// The first batch that differs.
+    pub fn check_shipped(&self, taken: usize, shipped: &[ChangeBatch]) -> Result<(), String> {
+        let last_seqno = shipped.last().map_or(0, ChangeBatch::last_seqno);
+        let covered = self.events[..taken].iter().take_while(|logged| logged.next_seqno() <= last_seqno + 1).count();
+        self.check_changes(covered, 1, shipped)
+    }
+
+    /// Forgets all but the first `taken` events, which a power cut left and which are durable now; what was written
+    /// without the log is not meant to be there.
+    pub fn truncate(&mut self, taken: usize) {
+        self.events.truncate(taken);
+        (self.acknowledged, self.synced) = (taken, taken);
+        self.next_seqno = self.events.last().map(|logged| logged.next_seqno());
+        self.notes += 1;
+    }
+
     /// Checks that `changes`, the change log from `oldest` on, is exactly that of the first `taken` events.
     ///
     /// # Errors

@@ -14,9 +14,12 @@ use crate::history::History;
 use crate::workload::{Everything, options};
 use points::{Point, each_call};
 use recovery::{Counts, Left};
+use shipping::Loses;
 
 pub mod points;
 pub mod recovery;
+pub mod restoring;
+pub mod shipping;
 
 /// How much of what is possible is done.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +55,11 @@ impl Effort {
 /// # Panics
 /// With everything needed to run it again, on the first violation.
 pub fn round(seed: u64) {
-    match seed % 8 {
+    match seed % 12 {
+        8 => shipping::cut_everywhere(seed, Loses::Both, Effort::SAMPLE),
+        9 => shipping::cut_everywhere(seed, Loses::Database, Effort::SAMPLE),
+        10 => shipping::cut_everywhere(seed, Loses::Sink, Effort::SAMPLE),
+        11 => restoring::cut_everywhere(seed, Effort::SAMPLE),
         0 => cut_everywhere(&Everything::ManifestRolls { seed }, Effort::SAMPLE),
         1..=4 => cut_everywhere(&Everything::Steps { seed, steps: 100, lockstep: true }, Effort::SAMPLE),
         _ => cut_everywhere(&Everything::Steps { seed, steps: 100, lockstep: false }, Effort::SAMPLE),

@@ -6,7 +6,8 @@
 //! and one recovery in 40 cut again. `SILTSTONE_CUTS=all` keeps more parts and cuts every recovery.
 //! `SILTSTONE_CUT_SEEDS=100..200` runs these rounds instead.
 
-use siltstone_tests::power_cut::{Effort, cut_everywhere, round};
+use siltstone_tests::power_cut::shipping::Loses;
+use siltstone_tests::power_cut::{Effort, cut_everywhere, restoring, round, shipping};
 use siltstone_tests::workload::Everything;
 
 #[test]
@@ -26,6 +27,18 @@ fn with_the_background_at_work() {
 #[test]
 fn while_the_manifest_is_rolled() {
     cut_everywhere(&Everything::ManifestRolls { seed: 5 }, Effort::from_env());
+}
+
+#[test]
+fn while_shipping() {
+    for (seed, loses) in [(6, Loses::Both), (7, Loses::Database), (8, Loses::Sink)] {
+        shipping::cut_everywhere(seed, loses, Effort::from_env());
+    }
+}
+
+#[test]
+fn while_restoring() {
+    restoring::cut_everywhere(9, Effort::from_env());
 }
 
 #[test]
