@@ -354,6 +354,14 @@ impl Db {
     }
 }
 
+#[cfg(test)]
+impl Db {
+    /// What all parts share, for tests that look inside.
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.0.store
+    }
+}
+
 impl DbHandle {
     #[inline]
     pub(crate) fn writer(&self) -> Result<&Writer> {

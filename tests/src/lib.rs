@@ -11,6 +11,7 @@ pub mod hook;
 pub mod kill;
 pub mod log;
 pub mod options;
+pub mod power_cut;
 pub mod runner;
 pub mod state;
 pub mod steps;

@@ -156,6 +156,7 @@ pub(crate) fn open_after_replay(
 ) -> Result<(Arc<Wal>, WalWriter)> {
     let segment_bytes = options.segment_bytes.max(MIN_SEGMENT_BYTES) / MIN_SEGMENT_BYTES * MIN_SEGMENT_BYTES;
     let last = replayed.last_logged_seqno;
+    let prev_end = replayed.segments.last().map_or(0, |segment| segment.end);
     let recovered_bytes: u64 = replayed.segments.iter().map(|segment| segment.end).sum();
     let first_unsynced = replayed.segments.first().filter(|_| replayed.synced_seqno < last);
     let sync_from = first_unsynced.map_or(replayed.next_segment, |segment| segment.number);
@@ -189,7 +190,7 @@ pub(crate) fn open_after_replay(
     };
     let path = format::segment_path(dir, replayed.next_segment);
     let mut file = wal.fs.create_mapped(&path, file_bytes).map_err(Error::io("create log segment", &path))?;
-    let segment = wal.start_segment(replayed.next_segment, last, file.as_mut())?;
+    let segment = wal.start_segment(replayed.next_segment, last, prev_end, file.as_mut())?;
     segment.sync(wal.fs.as_ref(), 0, HEADER_BYTES)?;
     wal.fs.sync_dir(dir).map_err(Error::io("sync directory", dir))?;
     live.push_back(Listed { segment: segment.clone(), file: None });

@@ -213,7 +213,10 @@ impl Run<'_> {
     fn follows(&self, header: &SegmentHeader, file: &Path) -> Result<bool> {
         let floor = self.input.prev_seqno_floor;
         match self.last {
-            Some(last) => Ok(header.prev_seqno == last),
+            Some(last) => {
+                let end = self.segments.last().map_or(0, |before| before.end);
+                Ok(header.prev_seqno == last && header.follows_end(end))
+            }
             None if header.prev_seqno <= floor => Ok(true),
             None => {
                 let reason = format!("the log begins after {}, but only {floor} is in tables", header.prev_seqno);

@@ -148,16 +148,18 @@ impl Wal {
         self.fs.remove_file(&segment.path).map_err(Error::io("remove log segment", &segment.path))
     }
 
-    /// Writes the header of segment `number` into its file.
+    /// Writes the header of segment `number` into its file. The records of the one before end at `prev_end`; 0 if there
+    /// is none.
     pub(super) fn start_segment(
         &self,
         number: u64,
         prev_seqno: SeqNo,
+        prev_end: u64,
         file: &mut dyn MappedFile,
     ) -> Result<Arc<Segment>> {
         let path = format::segment_path(&self.dir, number);
         let file_bytes = file.len();
-        let header = SegmentHeader { segment: number, database_id: self.database_id, file_bytes, prev_seqno };
+        let header = SegmentHeader { segment: number, database_id: self.database_id, file_bytes, prev_seqno, prev_end };
         file.write_at(0, &header.encode()).map_err(Error::io("start log segment", &path))?;
         let (end, backing) = (AtomicU64::new(HEADER_BYTES), Backing::Mapped(file.syncer()));
         Ok(Arc::new(Segment { number, path, prev_seqno, file_bytes, end, backing }))
