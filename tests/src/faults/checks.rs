@@ -69,7 +69,10 @@ pub(super) fn assert_serves(history: &History, db: &Db, keyspaces: &[Keyspace], 
     for keyspace in &live {
         let map = read_both_ways(what, snapshot.iter(keyspace), snapshot.iter(keyspace));
         let map = map.unwrap_or_else(|error| panic!("{what}: a snapshot is not served: {error}"));
-        assert!(found.get(&keyspace.name().to_string()).cloned().unwrap_or_default() == map, "{what}: a snapshot differs");
+        assert!(
+            found.get(&keyspace.name().to_string()).cloned().unwrap_or_default() == map,
+            "{what}: a snapshot differs"
+        );
         for (key, value) in &map {
             let got = keyspace.get(key).unwrap_or_else(|error| panic!("{what}: a get is not served: {error}"));
             assert_eq!(got.as_deref(), Some(&value[..]), "{what}: get and iterator disagree");
