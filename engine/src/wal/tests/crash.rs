@@ -33,7 +33,7 @@ fn work(wal: &Arc<Wal>, writer: &mut WalWriter, known: &mut Known) -> Result<()>
             if let Some(floor) = floor_segment(wal, flushed) {
                 known.manifest.floor_segment = floor;
                 known.manifest.prev_seqno_floor = flushed;
-                wal.release_below(floor)?;
+                wal.release_below(floor);
             }
         }
     }
@@ -128,5 +128,25 @@ fn a_failure_of_any_call_leaves_everything_that_was_appended() {
             }
             assert!(matches!(result, Err(Error::Io { .. })), "{what}");
         }
+    }
+}
+
+/// Nothing needs the file of a released segment.
+#[test]
+fn what_cannot_be_removed_or_set_aside_stays() {
+    for op in [Op::Remove, Op::Rename] {
+        let sim = sim();
+        let fs = FaultFileSystem::new(Arc::new(sim.clone()));
+        let (wal, mut writer) = create(Arc::new(fs.clone()), dir(), DATABASE, 1, 0, options(4096)).unwrap();
+        append(&mut writer, &wal, [3000; 6]);
+        wal.sync_all().unwrap();
+        fs.only(op);
+        fs.fail_from(1, Fault::Io);
+        let floor = floor_segment(&wal, 6).unwrap();
+        wal.release_below(floor);
+        assert_eq!(wal.oldest_segment(), floor);
+        append(&mut writer, &wal, [3000, 5000]);
+        wal.sync_all().unwrap();
+        assert_eq!(wal.synced_seqno(), 8);
     }
 }
