@@ -131,6 +131,39 @@ fn a_failure_of_any_call_leaves_everything_that_was_appended() {
     }
 }
 
+/// Opens the log that `fs` holds for writing, whatever the manifest knows of it.
+fn reopen(fs: &FaultFileSystem, sim: &SimFileSystem, synced_seqno: SeqNo) -> (Arc<Wal>, WalWriter) {
+    let (_, replayed) = read_with(sim, input(synced_seqno), false).unwrap();
+    open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, 0, options(4096)).unwrap()
+}
+
+/// A process dies when it has begun a segment and written nothing to it, or only metadata, after everything before was
+/// synced. The next one writes on in another segment: the one between must be on storage too.
+#[test]
+fn a_segment_without_numbers_is_synced_before_what_follows_it() {
+    for metadata in [false, true] {
+        let sim = sim();
+        let fs = FaultFileSystem::new(Arc::new(sim.clone()));
+        let (wal, mut writer) = new_log(&sim, 4096);
+        append(&mut writer, &wal, [3000]);
+        wal.sync_all().unwrap();
+        if metadata {
+            writer.append(2, 0, &payload(2, 2000)).unwrap();
+        } else {
+            let mut file = sim.create_mapped(&format::segment_path(dir(), 2), 4096).unwrap();
+            wal.start_segment(2, 1, file.as_mut()).unwrap();
+        }
+        drop((wal, writer));
+        let (wal, mut writer) = reopen(&fs, &sim, 1);
+        assert_eq!((wal.synced_seqno(), wal.active_segment()), (1, 3));
+        append(&mut writer, &wal, [10]);
+        wal.sync_through(2).unwrap();
+        let left = sim.crash_clone(Keep::Nothing, 0);
+        let (records, _) = read_with(&left, input(2), true).unwrap();
+        assert_eq!(records.len(), 2 + usize::from(metadata), "metadata: {metadata}");
+    }
+}
+
 /// Nothing needs the file of a released segment.
 #[test]
 fn what_cannot_be_removed_or_set_aside_stays() {
