@@ -164,6 +164,25 @@ fn a_segment_without_numbers_is_synced_before_what_follows_it() {
     }
 }
 
+/// A sync fails and the system drops the pages, which it then counts as clean. The process is started again, and what it
+/// says is synced must be on storage all the same.
+#[test]
+fn what_a_failed_sync_left_unwritten_is_written_by_the_next_process() {
+    let sim = sim();
+    let fs = FaultFileSystem::new(Arc::new(sim.clone()));
+    let (wal, mut writer) = create(Arc::new(fs.clone()), dir(), DATABASE, 1, 0, options(4096)).unwrap();
+    let mut expected = append(&mut writer, &wal, [100, 3000, 3000, 100]);
+    fs.only(Op::MappedSync);
+    fs.fail_at(1, Fault::DroppedPages);
+    assert!(wal.sync_all().is_err());
+    drop((wal, writer));
+    fs.clear();
+    let (wal, mut writer) = reopen(&fs, &sim, 0);
+    expected.extend(append(&mut writer, &wal, [10]));
+    wal.sync_through(5).unwrap();
+    assert_eq!(read(&sim.crash_clone(Keep::Nothing, 0)), expected);
+}
+
 /// Nothing needs the file of a released segment.
 #[test]
 fn what_cannot_be_removed_or_set_aside_stays() {
