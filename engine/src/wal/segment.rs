@@ -35,7 +35,7 @@ pub(super) struct Segment {
 pub(super) enum Backing {
     /// Written by this process.
     Mapped(Arc<dyn MappedSync>),
-    /// Found by recovery, and not known to be on storage.
+    /// Found by recovery.
     Recovered,
 }
 
