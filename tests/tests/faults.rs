@@ -5,13 +5,13 @@
 //! sample does. `SILTSTONE_FAULTS=all` takes every call of all of them.
 
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
 use siltstone::fs::{Fault, FaultFileSystem, Keep, Op, SimFileSystem};
 use siltstone::{Db, Error};
 use siltstone_tests::faults::{Tally, full_disk, opening, reading, running};
 use siltstone_tests::workload::{DIRECTORY, Workload, keyspace_options, options};
-use std::path::Path;
-use std::sync::Arc;
 
 fn all() -> bool {
     std::env::var("SILTSTONE_FAULTS").is_ok_and(|places| places == "all")
@@ -73,6 +73,13 @@ fn calls_of_reads() {
         reading::enumerate(&Workload { seed, steps: 80, lockstep: true }, mapped, step, &mut tally);
     }
     report("reads", tally);
+}
+
+#[test]
+fn what_was_open_before_a_fault_goes_on() {
+    let mut tally = Tally::default();
+    running::keeps_views(&Workload { seed: 10, steps: 60, lockstep: true }, if all() { 40 } else { 6 }, &mut tally);
+    report("views", tally);
 }
 
 #[test]

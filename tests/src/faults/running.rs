@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use rand::RngExt;
-use siltstone::fs::{FaultFileSystem, Injected, Keep, Op};
-use siltstone::{Db, Error, Keyspace};
+use siltstone::fs::{Fault, FaultFileSystem, Injected, Keep, Op};
+use siltstone::{Db, Durability, Error, Iter, Keyspace, Result, WriteBatch};
 
 use super::checks::{assert_clear, assert_recovers, assert_refuses, assert_serves, file_systems, on};
 use super::{Injection, KINDS, Tally, Watch};
-use crate::steps::rng;
+use crate::history::{Event, History};
+use crate::log::check_log;
+use crate::runner::name;
+use crate::state::{Entries, collect};
+use crate::steps::{self, rng};
 use crate::workload::{Outcome, Workload};
 
 /// Runs `workload` with one injection, and checks what it leads to; whether the injected call was made at all.
@@ -119,4 +123,73 @@ pub fn calls(workload: &Workload, only: Option<Op>) -> u64 {
     let outcome = workload.run(on(&fs));
     assert!(outcome.error.is_none(), "{workload:?}: {:?}", outcome.error);
     fs.calls()
+}
+
+/// Calls that no read makes.
+const WRITING: [Op; 8] =
+    [Op::Append, Op::Sync, Op::SyncDir, Op::Create, Op::CreateMapped, Op::Rename, Op::MappedWrite, Op::MappedSync];
+
+/// Snapshots, iterators and followers from before a fault go on after it, while what failed still fails: for every kind
+/// of call that no read makes, from its first, second, ... on, `most` at most.
+///
+/// # Panics
+/// At the first thing that is not as promised.
+pub fn keeps_views(workload: &Workload, most: u64, tally: &mut Tally) {
+    let watch = Watch::new();
+    for (op, at) in WRITING.into_iter().flat_map(|op| (1..=most).map(move |at| (op, at))) {
+        let injection = Injection { only: Some(op), at, fault: Fault::Io, for_good: true };
+        let what = format!("views over {workload:?}, {injection:?}");
+        watch.begin(&what);
+        let (_, fs) = file_systems();
+        let Outcome { mut history, error, db } = workload.run(on(&fs));
+        assert!(error.is_none(), "{what}: {error:?}");
+        let (db, keyspaces) = db.expect("it was opened");
+        let expected: Vec<Entries> = keyspaces.iter().map(|keyspace| collect(keyspace.iter()).unwrap()).collect();
+        let snapshot = db.snapshot();
+        let mut begun: Vec<Iter> = keyspaces.iter().map(Keyspace::iter).collect();
+        let first: Vec<_> = begun.iter_mut().map(|iter| collect(iter.take(1)).unwrap()).collect();
+        injection.plan(&fs);
+        let error = write_until_error(&db, &keyspaces, &mut history, workload.seed).err();
+        tally.points += u64::from(fs.injected().is_some());
+        if let Some(error) = &error {
+            assert_clear(error, injection.fault, &what);
+            assert_refuses(&db, &keyspaces, &what);
+            tally.felt += 1;
+        }
+        assert_serves(&history, &db, &keyspaces, &what);
+        check_log(&db, &keyspaces);
+        for ((keyspace, expected), (begun, first)) in keyspaces.iter().zip(&expected).zip(begun.into_iter().zip(first))
+        {
+            let seen = collect(snapshot.iter(keyspace)).unwrap_or_else(|error| panic!("{what}: snapshot: {error}"));
+            assert!(seen == *expected, "{what}: the snapshot of {} changed", keyspace.name());
+            let rest = collect(begun).unwrap_or_else(|error| panic!("{what}: iterator: {error}"));
+            assert!([first, rest].concat() == *expected, "{what}: an iterator of {} changed", keyspace.name());
+        }
+    }
+}
+
+/// Writes, flushes and compacts a while, or until something fails.
+fn write_until_error(db: &Db, keyspaces: &[Keyspace], history: &mut History, seed: u64) -> Result<()> {
+    let rng = &mut rng(seed);
+    for round in 0..20 {
+        let mut batch = WriteBatch::new();
+        let writes = steps::batch(rng);
+        for (keyspace, key, value) in &writes {
+            let keyspace = &keyspaces[*keyspace];
+            match value {
+                Some(value) => batch.put(keyspace, key, value),
+                None => batch.delete(keyspace, key),
+            };
+        }
+        let named = writes.into_iter().map(|(keyspace, key, value)| (name(keyspace), key, value));
+        history.intend(Event::Batch(named.collect()));
+        db.write_with(batch, if round % 4 == 3 { Durability::Synced } else { Durability::Buffered })?;
+        history.acknowledge(false);
+        match round % 5 {
+            2 => db.flush()?,
+            4 => keyspaces[round % keyspaces.len()].compact()?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
