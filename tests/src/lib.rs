@@ -6,6 +6,7 @@
 //! Everything here panics with the seed's description when the engine is wrong: these are assertions.
 
 pub mod evidence;
+pub mod faults;
 pub mod history;
 pub mod hook;
 pub mod kill;
