@@ -1,5 +1,6 @@
 //! [`Db`]: an open database.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -432,8 +433,11 @@ impl DbHandle {
 
 impl Drop for DbHandle {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            tracing::error!(%error, "closing the database");
+        // Perhaps a panic drops the handle: one more here would end the process.
+        match catch_unwind(AssertUnwindSafe(|| self.close())) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "closing the database"),
+            Err(_panic) => tracing::error!("closing the database panicked"),
         }
     }
 }
