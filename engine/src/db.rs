@@ -376,7 +376,9 @@ impl DbHandle {
             let sealed = tree.view().sealed.clone();
             let gone = || {
                 let view = tree.view();
-                !view.sealed.iter().any(|memtable| sealed.iter().any(|other| Arc::ptr_eq(memtable, other)))
+                // A dropped tree is flushed no more; what it holds stays as long as a snapshot may read it.
+                tree.is_dropped()
+                    || !view.sealed.iter().any(|memtable| sealed.iter().any(|other| Arc::ptr_eq(memtable, other)))
             };
             self.store.wait_until(gone)?;
         }
