@@ -321,6 +321,11 @@ impl Manifest {
         self.file_bytes
     }
 
+    /// Takes no more edits, because of `reason`.
+    pub(crate) fn fail(&mut self, reason: &str) {
+        self.failure.get_or_insert_with(|| reason.to_owned());
+    }
+
     fn sticky(&mut self, result: Result<()>) -> Result<()> {
         if let Err(error) = &result {
             self.failure = Some(error.to_string());
