@@ -9,6 +9,7 @@ pub mod evidence;
 pub mod history;
 pub mod hook;
 pub mod kill;
+pub mod linearizability;
 pub mod log;
 pub mod options;
 pub mod runner;
