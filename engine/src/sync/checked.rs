@@ -11,8 +11,14 @@ use loom as checker;
 #[cfg(siltstone_shuttle)]
 use shuttle as checker;
 
-pub(crate) use checker::sync::atomic;
 pub(crate) use checker::{hint, thread};
+#[cfg(siltstone_shuttle)]
+pub(crate) use shuttle::sync::atomic;
+
+#[cfg(siltstone_loom)]
+mod stepping;
+#[cfg(siltstone_loom)]
+pub(crate) use stepping as atomic;
 
 /// `std`'s macro with a constant, which the checkers' have no form for.
 macro_rules! checked_thread_local {
