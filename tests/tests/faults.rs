@@ -2,7 +2,8 @@
 //! or the manifest is in doubt, reads served, and everything back after a reopen.
 //!
 //! Every call of one workload in lockstep and every call of an open fail in every way; of the other workloads a
-//! sample does. `SILTSTONE_FAULTS=all` takes every call of all of them.
+//! sample does. `SILTSTONE_FAULTS=all` takes every call of all of them (about a quarter of an hour);
+//! `SILTSTONE_FAULT_SEED=n` runs the soak's round of that seed (default 1).
 
 use std::io;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use siltstone::fs::{Fault, FaultFileSystem, Keep, Op, SimFileSystem};
 use siltstone::{Db, Error};
-use siltstone_tests::faults::{Tally, full_disk, opening, reading, running};
+use siltstone_tests::faults::{Tally, full_disk, opening, reading, round, running};
 use siltstone_tests::workload::{DIRECTORY, Workload, keyspace_options, options};
 
 fn all() -> bool {
@@ -88,6 +89,12 @@ fn full_disks_refuse_and_lose_nothing() {
     let step = if all() { 8 << 10 } else { 100 << 10 };
     (4 << 10..1500 << 10).step_by(step).for_each(|capacity_bytes| full_disk::run(capacity_bytes, &mut tally));
     report("full disks", tally);
+}
+
+#[test]
+fn a_round_of_a_seed() {
+    let seed = std::env::var("SILTSTONE_FAULT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    println!("seed {seed}: {:?}", round(seed));
 }
 
 /// Nothing is acknowledged as durable once a sync failed, even if the next one would succeed: the system may have

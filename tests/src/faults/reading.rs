@@ -83,23 +83,27 @@ struct Reader {
     seed: u64,
 }
 
-/// Tables that are read with system calls, through a cache that holds nothing; or mapped ones. Few stay open.
+/// Tables that are read with system calls, through a cache that holds nothing; or mapped ones. Few stay open. The log is
+/// long enough that the background has no reason to shorten it: every call that fails is a read.
 fn options(fs: &FaultFileSystem, mapped: bool) -> Options {
-    on(fs).mmap_reads(mapped).block_cache_bytes(0).max_open_tables(16)
+    on(fs).mmap_reads(mapped).block_cache_bytes(0).max_open_tables(16).max_wal_bytes(64 << 20)
 }
 
 /// The directory that `workload` leaves when it is closed.
 fn image(workload: &Workload) -> SimFileSystem {
     let (sim, fs) = file_systems();
-    let outcome = workload.run(on(&fs));
+    let outcome = workload.run(options(&fs, false));
     assert!(outcome.error.is_none(), "{workload:?}: {:?}", outcome.error);
-    outcome.db.expect("it was opened").0.close().unwrap();
+    let (db, _) = outcome.db.expect("it was opened");
+    db.wait_for_compaction().and_then(|()| db.close()).unwrap_or_else(|error| panic!("{workload:?}: {error}"));
     sim
 }
 
 impl Reader {
     fn open(fs: &FaultFileSystem, mapped: bool, seed: u64) -> Reader {
         let db = options(fs, mapped).open(Path::new(DIRECTORY)).unwrap();
+        // It looks for work when it is opened, and finds none.
+        db.wait_for_compaction().unwrap();
         let open = |name: &String| db.keyspace(name, keyspace_options()).unwrap();
         let keyspaces: Vec<Keyspace> = db.keyspaces().iter().map(open).collect();
         let mut begun: Vec<Iter> = keyspaces.iter().map(Keyspace::iter).collect();
