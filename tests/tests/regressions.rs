@@ -113,3 +113,26 @@ fn the_manifest_is_never_ahead_of_the_log() -> Result<()> {
     late.lock().unwrap().take();
     Ok(())
 }
+
+/// A batch of another log that is refused leaves no trace, not even the keyspaces that it would have created; and none
+/// is taken for applied once the database is closed.
+#[test]
+fn a_refused_batch_of_another_log_creates_no_keyspace() -> Result<()> {
+    use siltstone::{Change, ChangeBatch, Error, KeyspaceName};
+    let db = tiny().file_system(Arc::new(SimFileSystem::new())).open("/db")?;
+    let put = |name: &str, key: &[u8]| Change::Put { keyspace: name.into(), key: key.into(), value: "v".into() };
+    let long = vec![0; siltstone::MAX_KEY_BYTES + 1];
+    let drop = Change::DropKeyspace { keyspace: KeyspaceName::from("a") };
+    for other in [put("a/b", b"k"), put("b", &long), drop] {
+        let batch = ChangeBatch::new(1, vec![put("a", b"k"), other])?;
+        assert!(matches!(db.apply::<&str>(&batch, &[]), Err(Error::InvalidArgument(_))));
+        assert!(db.keyspaces().is_empty(), "{:?}", db.keyspaces());
+    }
+    let batch = ChangeBatch::new(1, vec![put("a", b"k")])?;
+    assert!(matches!(db.apply(&batch, &[("", "v")]), Err(Error::InvalidArgument(_))));
+    assert!(db.keyspaces().is_empty());
+    assert_eq!(db.apply::<&str>(&batch, &[])?, 1);
+    db.close()?;
+    assert!(matches!(db.apply::<&str>(&batch, &[]), Err(Error::Closed)), "though it is in");
+    Ok(())
+}
