@@ -136,3 +136,29 @@ fn a_refused_batch_of_another_log_creates_no_keyspace() -> Result<()> {
     assert!(matches!(db.apply::<&str>(&batch, &[]), Err(Error::Closed)), "though it is in");
     Ok(())
 }
+
+/// Memtables of dropped keyspaces that a snapshot keeps counted as memory of writers, and were never flushed: at some
+/// point every write waited for ever.
+#[test]
+fn dropped_keyspaces_that_a_snapshot_keeps_do_not_stop_writers() -> Result<()> {
+    let db = siltstone::Options::new().memory_bytes(4 << 20).file_system(Arc::new(SimFileSystem::new())).open("/db")?;
+    let (done, answer) = std::sync::mpsc::channel();
+    let writing = db.clone();
+    std::thread::spawn(move || {
+        let write = || -> Result<()> {
+            let mut snapshots = Vec::new();
+            for round in 0..8u32 {
+                let keyspace = writing.keyspace("a", siltstone::KeyspaceOptions::new())?;
+                (0..80u32).try_for_each(|n| keyspace.put(n.to_be_bytes(), vec![round as u8; 10 << 10]).map(drop))?;
+                snapshots.push((writing.snapshot(), keyspace));
+                writing.drop_keyspace("a")?;
+            }
+            for (round, (snapshot, keyspace)) in snapshots.iter().enumerate() {
+                assert_eq!(snapshot.get(keyspace, 3u32.to_be_bytes())?.unwrap()[0], round as u8);
+            }
+            Ok(())
+        };
+        done.send(write())
+    });
+    answer.recv_timeout(std::time::Duration::from_secs(60)).expect("writes go on")
+}
