@@ -367,15 +367,18 @@ impl DbHandle {
         self.writer()?.write(batch, self.store.options.durability)
     }
 
-    /// Seals the memtables of `trees` and waits until what is sealed now is in tables.
+    /// Seals the memtables of `trees` and waits until what is sealed now is in tables, or of no use since the keyspace
+    /// was dropped.
     pub(crate) fn flush_trees(&self, trees: &[Arc<Tree>]) -> Result<()> {
         self.store.health.check_write()?;
         self.writer()?.with_state(|state| trees.iter().for_each(|tree| state.seal(tree.id)));
         for tree in trees {
             let sealed = tree.view().sealed.clone();
             let gone = || {
+                // A snapshot may keep the memtables of a dropped keyspace, and nobody flushes them any more.
                 let view = tree.view();
-                !view.sealed.iter().any(|memtable| sealed.iter().any(|other| Arc::ptr_eq(memtable, other)))
+                tree.is_dropped()
+                    || !view.sealed.iter().any(|memtable| sealed.iter().any(|other| Arc::ptr_eq(memtable, other)))
             };
             self.store.wait_until(gone)?;
         }

@@ -7,7 +7,7 @@ use crate::batch::{KeyspaceId, WriteBatch};
 use crate::db::DbHandle;
 use crate::error::{Error, Result};
 use crate::iter::{Iter, KeyBounds, bounds_of, prefix_bounds};
-use crate::key::{Lookup, SeqNo};
+use crate::key::{Lookup, MAX_SEQNO, SeqNo};
 use crate::metrics::KeyspaceMetrics;
 use crate::name::KeyspaceName;
 use crate::read::view::{Found, Touched, View};
@@ -314,7 +314,7 @@ impl Keyspace {
     /// was written with.
     ///
     /// # Errors
-    /// `ReadOnly`, `Closed`; `ReadOnly` with the reason if the flush fails.
+    /// `KeyspaceDropped`, `ReadOnly`, `Closed`; `ReadOnly` with the reason if the flush fails.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -326,7 +326,8 @@ impl Keyspace {
     /// # Ok::<(), siltstone::Error>(())
     /// ```
     pub fn flush(&self) -> Result<()> {
-        self.db.flush_trees(std::slice::from_ref(&self.tree))
+        self.db.flush_trees(std::slice::from_ref(&self.tree))?;
+        self.tree.check_live(MAX_SEQNO)
     }
 
     /// Flushes, and then merges all tables down to the bottom level, so that every overwritten or deleted version that
@@ -349,7 +350,8 @@ impl Keyspace {
     /// ```
     pub fn compact(&self) -> Result<()> {
         self.flush()?;
-        crate::maintenance::compact_all(&self.db.store, &self.tree)
+        crate::maintenance::compact_all(&self.db.store, &self.tree)?;
+        self.tree.check_live(MAX_SEQNO)
     }
 
     /// The keyspace's amplification and level figures.

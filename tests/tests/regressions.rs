@@ -162,3 +162,28 @@ fn dropped_keyspaces_that_a_snapshot_keeps_do_not_stop_writers() -> Result<()> {
     });
     answer.recv_timeout(std::time::Duration::from_secs(60)).expect("writes go on")
 }
+
+/// What a handle of a dropped keyspace cannot do is an error, flush and compact too, and also for a flush that is under
+/// way when the keyspace goes: its caller was told that all of it is durable.
+#[test]
+fn a_flush_of_a_dropped_keyspace_says_so() -> Result<()> {
+    let doomed: Arc<Mutex<Option<siltstone::Db>>> = Arc::default();
+    let hook = {
+        let doomed = doomed.clone();
+        move |moment: &siltstone_tests::hook::Moment<'_>| {
+            if (moment.side, moment.op) == (Side::Before, Op::Create) {
+                let db = doomed.lock().unwrap().take();
+                db.iter().for_each(|db| assert!(db.drop_keyspace("a").unwrap()));
+            }
+        }
+    };
+    let file_system = HookFileSystem::new(Arc::new(SimFileSystem::new()), hook);
+    let db = tiny().file_system(Arc::new(file_system)).open("/db")?;
+    let keyspace = db.keyspace("a", tiny_keyspace())?;
+    keyspace.put("k", "v")?;
+    *doomed.lock().unwrap() = Some(db.clone());
+    let dropped = |answer: Result<()>| matches!(answer, Err(siltstone::Error::KeyspaceDropped { .. }));
+    assert!(dropped(keyspace.flush()), "dropped while its table was created");
+    assert!(dropped(keyspace.flush()) && dropped(keyspace.compact()), "and afterwards");
+    Ok(())
+}
