@@ -402,10 +402,10 @@ impl DbHandle {
         }
         let sealed = self.flush_unlogged(&unlogged).and_then(|()| self.seal_files());
         self.store.pin_for_iterators();
-        for tree in self.store.live_trees() {
+        let dropped = std::mem::take(&mut self.store.trees.write().dropped);
+        for tree in self.store.live_trees().into_iter().chain(dropped.into_iter().map(|(_, tree)| tree)) {
             tree.clear(self.store.uncounted_memtable(&tree.options()));
         }
-        self.store.trees.write().dropped.clear();
         drop(self.store.lock.lock().take());
         sealed
     }

@@ -215,6 +215,10 @@ impl Keyspace {
     /// # Ok::<(), siltstone::Error>(())
     /// ```
     pub fn approximate_len(&self) -> u64 {
+        if self.tree.is_dropped() {
+            // A snapshot may keep what it held.
+            return 0;
+        }
         let view = self.tree.view();
         let memtables = view.memtables().map(|memtable| (memtable.entries(), memtable.tombstones()));
         let tables = view.version.tables().map(|handle| (handle.meta.entries, handle.meta.tombstones));

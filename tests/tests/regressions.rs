@@ -187,3 +187,21 @@ fn a_flush_of_a_dropped_keyspace_says_so() -> Result<()> {
     assert!(dropped(keyspace.flush()) && dropped(keyspace.compact()), "and afterwards");
     Ok(())
 }
+
+/// A keyspace that was dropped while a snapshot lived said that it still had keys; and once closed, its handle kept
+/// their memory.
+#[test]
+fn a_dropped_keyspace_is_empty_and_a_close_lets_go_of_it() -> Result<()> {
+    let db = tiny().file_system(Arc::new(SimFileSystem::new())).open("/db")?;
+    let keyspace = db.keyspace("a", tiny_keyspace())?;
+    keyspace.put("k", "v")?;
+    let snapshot = db.snapshot();
+    db.drop_keyspace("a")?;
+    assert_eq!(keyspace.approximate_len(), 0);
+    assert_eq!(snapshot.get(&keyspace, "k")?.unwrap(), "v", "which the snapshot does not mind");
+    let entries = || keyspace.metrics().amplification.levels.iter().map(|level| level.entries).sum::<u64>();
+    assert_eq!(entries(), 1);
+    db.close()?;
+    assert_eq!(entries(), 0);
+    Ok(())
+}
