@@ -410,12 +410,13 @@ impl DbHandle {
         sealed
     }
 
-    /// What was written without the log would be lost with its memtables.
+    /// What was written without the log would be lost with its memtables; metadata would be what the log says.
     fn flush_unlogged(&self, trees: &[Arc<Tree>]) -> Result<()> {
         if self.store.health.has_failed() {
             return Ok(());
         }
-        trees.iter().try_for_each(|tree| crate::flush::flush_tree(&self.store, tree))
+        trees.iter().try_for_each(|tree| crate::flush::flush_tree(&self.store, tree))?;
+        self.writer.as_ref().map_or(Ok(()), |writer| writer.with_state(|state| state.log_metadata()))
     }
 
     /// Makes the log durable and notes in the manifest how far it goes, so that later damage to either is told from a

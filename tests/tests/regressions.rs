@@ -205,3 +205,32 @@ fn a_dropped_keyspace_is_empty_and_a_close_lets_go_of_it() -> Result<()> {
     assert_eq!(entries(), 0);
     Ok(())
 }
+
+/// Metadata that was not logged was there until the close, and after the reopening it was what the log had said before:
+/// a position that went back.
+#[test]
+fn unlogged_metadata_outlives_a_close() -> Result<()> {
+    use siltstone::{Durability, WriteBatch};
+    let file_system = Arc::new(SimFileSystem::new());
+    let open = || tiny().file_system(file_system.clone()).open("/db");
+    let db = open()?;
+    let keyspace = db.keyspace("a", tiny_keyspace())?;
+    let write = |position: Option<&str>, durability| {
+        let mut batch = WriteBatch::new();
+        batch.put(&keyspace, "k", "v").metadata("position", position).metadata("constant", Some("c"));
+        db.write_with(batch, durability)
+    };
+    write(Some("1"), Durability::Buffered)?;
+    write(Some("2"), Durability::NoLog)?;
+    db.close()?;
+    let db = open()?;
+    assert_eq!(db.metadata("position").unwrap(), "2");
+    let mut removal = WriteBatch::new();
+    removal.metadata("position", None::<&str>);
+    db.write_with(removal, Durability::NoLog)?;
+    drop(db);
+    let db = open()?;
+    assert_eq!((db.metadata("position"), db.metadata("constant")), (None, Some("c".into())));
+    assert!(db.verify().is_ok());
+    Ok(())
+}
