@@ -234,3 +234,20 @@ fn unlogged_metadata_outlives_a_close() -> Result<()> {
     assert!(db.verify().is_ok());
     Ok(())
 }
+
+/// A follower that begins in the middle of a segment was told that there is something to read, when it was all before
+/// its place: it came back at once from a wait, with nothing.
+#[test]
+fn waiting_for_changes_minds_where_they_begin() -> Result<()> {
+    let db = tiny().file_system(Arc::new(SimFileSystem::new())).open("/db")?;
+    let keyspace = db.keyspace("a", tiny_keyspace())?;
+    keyspace.put_all([("a", "1"), ("b", "2")])?;
+    let now = std::time::Duration::ZERO;
+    assert!(db.changes(2)?.wait(now), "the batch that holds 2");
+    let mut next = db.changes(3)?;
+    assert!(!next.wait(now), "caught up");
+    keyspace.put("c", "3")?;
+    assert!(next.wait(now));
+    assert_eq!(next.next().unwrap()?.first_seqno(), 3);
+    Ok(())
+}
