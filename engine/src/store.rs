@@ -79,7 +79,7 @@ pub(crate) struct StoreParts {
 #[derive(Debug, Default)]
 pub(crate) struct Trees {
     pub(crate) by_name: BTreeMap<KeyspaceName, Arc<Tree>>,
-    /// Names of every keyspace that the log may speak of, dropped ones included.
+    /// Names of every keyspace that the log or a handle may speak of, dropped ones included.
     pub(crate) names: HashMap<KeyspaceId, KeyspaceName>,
     /// Dropped keyspaces that a snapshot may still read, with the sequence number of the drop.
     pub(crate) dropped: Vec<(SeqNo, Arc<Tree>)>,

@@ -251,3 +251,20 @@ fn waiting_for_changes_minds_where_they_begin() -> Result<()> {
     assert_eq!(next.next().unwrap()?.first_seqno(), 3);
     Ok(())
 }
+
+/// Once the log of a dropped keyspace was let go of, a write through its handle said that keyspace "#1" was dropped.
+#[test]
+fn a_dropped_keyspace_is_known_by_its_name() -> Result<()> {
+    let db = tiny().file_system(Arc::new(SimFileSystem::new())).open("/db")?;
+    let (dropped, other) = (db.keyspace("a", tiny_keyspace())?, db.keyspace("b", tiny_keyspace())?);
+    dropped.put("k", "v")?;
+    db.drop_keyspace("a")?;
+    while db.changes(1).is_ok() {
+        (0..100u32).try_for_each(|n| other.put(n.to_be_bytes(), [7; 2000]).map(drop))?;
+        db.flush()?;
+        db.wait_for_compaction()?;
+    }
+    let named = |answer: Result<u64>| matches!(answer, Err(siltstone::Error::KeyspaceDropped { name }) if name == "a");
+    assert!(named(dropped.put("k", "v")) && named(dropped.delete_all(["k"])));
+    Ok(())
+}
