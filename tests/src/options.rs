@@ -102,8 +102,12 @@ impl Config {
     }
 
     /// The configuration of a seed.
-    pub fn random(seed: u64) -> Config {
-        let rng = &mut rng(seed);
+    pub fn seeded(seed: u64) -> Config {
+        Config { source: format!("options::Config::seeded({seed})"), ..Config::random(&mut rng(seed)) }
+    }
+
+    /// A configuration drawn by `rng`. Its options have a filesystem of their own.
+    pub fn random(rng: &mut StdRng) -> Config {
         let durability =
             one_of(rng, &[Durability::Buffered, Durability::Buffered, Durability::Synced, Durability::NoLog]);
         let options = tiny()
@@ -114,15 +118,17 @@ impl Config {
             .block_cache_bytes(one_of(rng, &[0, 16 << 10, 1 << 20]))
             .max_open_tables(one_of(rng, &[16, 1000]))
             .background_threads(one_of(rng, &[1, 2, 4]));
+        // The real files take long to sync; they are met often enough.
+        let real_files = rng.random_bool(0.15);
+        let simulated: Arc<dyn FileSystem> = Arc::new(SimFileSystem::new());
         use Between::{Nothing, Reopen, Upkeep};
         Config {
-            options,
+            options: if real_files { options } else { options.file_system(simulated) },
             durability,
             keyspaces: std::array::from_fn(|_| Config::random_keyspace(rng)),
-            // The real files take long to sync; they are met often enough.
-            real_files: rng.random_bool(0.1),
+            real_files,
             between: one_of(rng, &[Nothing, Nothing, Nothing, Reopen, Upkeep]),
-            ..Config::tiny(format!("options::Config::random({seed})"))
+            ..Config::tiny("a random configuration".to_owned())
         }
     }
 
