@@ -67,10 +67,6 @@ impl DbHandle {
         self.store.health.check_write()?;
         let _one_at_a_time = self.catalog.lock();
         let Some(tree) = self.store.trees.read().by_name.get(name).cloned() else { return Ok(false) };
-        if self.store.snapshots.oldest().is_some() {
-            // What a snapshot keeps of it lies in tables then: memtables of a dropped keyspace are never flushed.
-            self.flush_trees(std::slice::from_ref(&tree))?;
-        }
         let seqno = writer.drop_keyspace(tree.id, at)?;
         self.install(Edit { dropped: vec![(tree.id, seqno)], ..Edit::default() })?;
         // No write and no flush of it can come after the edit. Writers must not wait for memory that only a snapshot can

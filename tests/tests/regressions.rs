@@ -224,6 +224,7 @@ fn a_dropped_keyspace_is_empty_and_a_close_lets_go_of_it() -> Result<()> {
     let db = tiny().file_system(Arc::new(SimFileSystem::new())).open("/db")?;
     let keyspace = db.keyspace("a", tiny_keyspace())?;
     keyspace.put("k", "v")?;
+    keyspace.flush()?;
     let snapshot = db.snapshot();
     db.drop_keyspace("a")?;
     assert_eq!(keyspace.approximate_len(), 0);
