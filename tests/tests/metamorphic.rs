@@ -96,12 +96,14 @@ fn panicking(inner: Arc<dyn FileSystem>) -> Arc<dyn FileSystem> {
 #[test]
 fn a_panic_inside_the_engine_is_reduced_as_well() {
     let config = Config { wrap: panicking, ..configurations::named("pread") };
-    // The engine answers with an error where it catches the panic itself, in a compaction.
-    let found = find_and_reduce(&config, None, |step| !matches!(step, Step::Compact { .. }));
+    // Of these only a flush writes a table, and it is waited for: the list fails every time or never.
+    let found = find_and_reduce(&config, None, |step| match step {
+        Step::Put { value, .. } => value.len() < 100,
+        _ => matches!(step, Step::Get { .. } | Step::Flush { .. } | Step::Range { .. } | Step::TakeSnapshot),
+    });
     assert!(found.fault.message.ends_with("a deliberate panic"), "{}", found.fault.message);
-    let [Step::Put { .. } | Step::Delete { .. }, Step::Flush { .. } | Step::FlushAll] = &found.steps[..] else {
-        panic!("{}", found.test)
-    };
+    let fewest = [Step::Put { keyspace: 0, key: vec![], value: vec![] }, Step::Flush { keyspace: 0 }];
+    assert_eq!(found.steps, fewest, "{}", found.test);
 }
 
 // ---- what is printed compiles: it stands here ----
