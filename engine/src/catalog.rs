@@ -69,6 +69,9 @@ impl DbHandle {
         let Some(tree) = self.store.trees.read().by_name.get(name).cloned() else { return Ok(false) };
         let seqno = writer.drop_keyspace(tree.id, at)?;
         self.install(Edit { dropped: vec![(tree.id, seqno)], ..Edit::default() })?;
+        // No write and no flush of it can come after the edit. Writers must not wait for memory that only a snapshot can
+        // give back.
+        self.store.shrink_memtables(tree.view().memtables().map(|memtable| memtable.bytes()).sum());
         let mut trees = self.store.trees.write();
         trees.by_name.remove(name);
         trees.dropped.push((seqno, tree));

@@ -375,7 +375,8 @@ impl DbHandle {
         self.writer()?.write(batch, self.store.options.durability)
     }
 
-    /// Seals the memtables of `trees` and waits until what is sealed now is in tables.
+    /// Seals the memtables of `trees` and waits until what is sealed now is in tables, or of no use since the keyspace
+    /// was dropped.
     pub(crate) fn flush_trees(&self, trees: &[Arc<Tree>]) -> Result<()> {
         self.store.health.check_write()?;
         self.writer()?.with_state(|state| trees.iter().for_each(|tree| state.seal(tree.id)));
@@ -409,20 +410,21 @@ impl DbHandle {
         }
         let sealed = self.flush_unlogged(&unlogged).and_then(|()| self.seal_files());
         self.store.pin_for_iterators();
-        for tree in self.store.live_trees() {
+        let dropped = std::mem::take(&mut self.store.trees.write().dropped);
+        for tree in self.store.live_trees().into_iter().chain(dropped.into_iter().map(|(_, tree)| tree)) {
             tree.clear(self.store.uncounted_memtable(&tree.options()));
         }
-        self.store.trees.write().dropped.clear();
         drop(self.store.lock.lock().take());
         sealed
     }
 
-    /// What was written without the log would be lost with its memtables.
+    /// What was written without the log would be lost with its memtables; metadata would be what the log says.
     fn flush_unlogged(&self, trees: &[Arc<Tree>]) -> Result<()> {
         if self.store.health.has_failed() {
             return Ok(());
         }
-        trees.iter().try_for_each(|tree| crate::flush::flush_tree(&self.store, tree))
+        trees.iter().try_for_each(|tree| crate::flush::flush_tree(&self.store, tree))?;
+        self.writer.as_ref().map_or(Ok(()), |writer| writer.with_state(|state| state.log_metadata()))
     }
 
     /// Makes the log durable and notes in the manifest how far it goes, so that later damage to either is told from a

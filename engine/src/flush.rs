@@ -126,7 +126,8 @@ pub(crate) fn release_log(store: &Store, wal: &Wal) -> Result<()> {
         let state_names = store.versions.with_state(|state| state.dropped.keys().copied().collect::<Vec<_>>());
         let mut trees = store.trees.write();
         let live: Vec<_> = trees.by_name.values().map(|tree| tree.id).collect();
-        trees.names.retain(|id, _| live.contains(id) || state_names.contains(id));
+        // A handle of a dropped keyspace says in its errors which one that was.
+        trees.names.retain(|id, name| live.contains(id) || state_names.contains(id) || name.is_shared());
     }
     Ok(())
 }

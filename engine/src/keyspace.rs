@@ -7,7 +7,7 @@ use crate::batch::{KeyspaceId, WriteBatch};
 use crate::db::DbHandle;
 use crate::error::{Error, Result};
 use crate::iter::{Iter, KeyBounds, bounds_of, prefix_bounds};
-use crate::key::{Lookup, SeqNo};
+use crate::key::{Lookup, MAX_SEQNO, SeqNo};
 use crate::metrics::KeyspaceMetrics;
 use crate::name::KeyspaceName;
 use crate::read::view::{Found, Touched, View};
@@ -215,6 +215,10 @@ impl Keyspace {
     /// # Ok::<(), siltstone::Error>(())
     /// ```
     pub fn approximate_len(&self) -> u64 {
+        if self.tree.is_dropped() {
+            // A snapshot may keep what it held.
+            return 0;
+        }
         let view = self.tree.view();
         let memtables = view.memtables().map(|memtable| (memtable.entries(), memtable.tombstones()));
         let tables = view.version.tables().map(|handle| (handle.meta.entries, handle.meta.tombstones));
@@ -314,7 +318,7 @@ impl Keyspace {
     /// was written with.
     ///
     /// # Errors
-    /// `ReadOnly`, `Closed`; `ReadOnly` with the reason if the flush fails.
+    /// `KeyspaceDropped`, `ReadOnly`, `Closed`; `ReadOnly` with the reason if the flush fails.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -326,7 +330,8 @@ impl Keyspace {
     /// # Ok::<(), siltstone::Error>(())
     /// ```
     pub fn flush(&self) -> Result<()> {
-        self.db.flush_trees(std::slice::from_ref(&self.tree))
+        self.db.flush_trees(std::slice::from_ref(&self.tree))?;
+        self.tree.check_live(MAX_SEQNO)
     }
 
     /// Flushes, and then merges all tables down to the bottom level, so that every overwritten or deleted version that
@@ -349,7 +354,8 @@ impl Keyspace {
     /// ```
     pub fn compact(&self) -> Result<()> {
         self.flush()?;
-        crate::maintenance::compact_all(&self.db.store, &self.tree)
+        crate::maintenance::compact_all(&self.db.store, &self.tree)?;
+        self.tree.check_live(MAX_SEQNO)
     }
 
     /// The keyspace's amplification and level figures.

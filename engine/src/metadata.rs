@@ -3,7 +3,7 @@
 //!
 //! They live in memory; the log carries their changes, and each edit that lets go of log carries them all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::slice::Slice;
 use crate::sync::Mutex;
@@ -12,11 +12,20 @@ use crate::sync::Mutex;
 #[derive(Debug, Default)]
 pub(crate) struct Metadata {
     entries: Mutex<BTreeMap<String, Slice>>,
+    /// The entries, removed ones too, whose last change was not logged: the log may hold an older one.
+    unlogged: Mutex<BTreeSet<String>>,
 }
 
 impl Metadata {
-    /// Sets or removes an entry; called under the commit lock, or by replay.
-    pub(crate) fn set(&self, name: &str, value: Option<&[u8]>) {
+    /// Sets or removes an entry; called under the commit lock, or by replay. `logged`: whether the log holds the change.
+    pub(crate) fn set(&self, name: &str, value: Option<&[u8]>, logged: bool) {
+        let mut unlogged = self.unlogged.lock();
+        if logged {
+            unlogged.remove(name)
+        } else {
+            unlogged.insert(name.to_owned())
+        };
+        drop(unlogged);
         let mut entries = self.entries.lock();
         match value {
             Some(value) => entries.insert(name.to_owned(), Slice::copy_from_slice(value)),
@@ -28,6 +37,12 @@ impl Metadata {
         self.entries.lock().get(name).cloned()
     }
 
+    /// The entries whose last change was not logged, with what they are now.
+    pub(crate) fn unlogged(&self) -> Vec<(String, Option<Slice>)> {
+        let names = self.unlogged.lock();
+        names.iter().map(|name| (name.clone(), self.get(name))).collect()
+    }
+
     /// All entries, as an edit carries them.
     pub(crate) fn encoded(&self) -> BTreeMap<String, Vec<u8>> {
         self.entries.lock().iter().map(|(name, value)| (name.clone(), value.to_vec())).collect()
@@ -36,7 +51,7 @@ impl Metadata {
     /// What an edit carried.
     pub(crate) fn from_encoded(entries: &BTreeMap<String, Vec<u8>>) -> Self {
         let entries = entries.iter().map(|(name, value)| (name.clone(), Slice::copy_from_slice(value)));
-        Metadata { entries: Mutex::new(entries.collect()) }
+        Metadata { entries: Mutex::new(entries.collect()), unlogged: Mutex::default() }
     }
 
     /// All entries whose name begins with `prefix`.

@@ -29,7 +29,7 @@ pub use crate::version::amplification::{AmplificationSnapshot, LevelSnapshot};
 pub struct Metrics {
     /// The last visible sequence number.
     pub last_seqno: SeqNo,
-    /// Memory of all memtables, active and sealed, in bytes.
+    /// Memory of the memtables of all keyspaces, active and sealed, in bytes.
     pub memtable_bytes: u64,
     /// Memory of memtables that is kept for the next ones, in bytes.
     pub memtable_pool_bytes: u64,

@@ -26,6 +26,11 @@ impl KeyspaceName {
         &self.0
     }
 
+    /// Whether a clone of it is somewhere else: a keyspace's handles all hold one.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Checks a name: 1 to 255 bytes of UTF-8 without `/`, `\` and control characters, so that it can serve as a file
     /// or topic name.
     ///

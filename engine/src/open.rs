@@ -363,7 +363,7 @@ impl<'s> Replay<'s> {
                 Op::Delete { keyspace, key } => self.insert(keyspace, key, seqno, ValueKind::Delete, &[])?,
                 Op::DropKeyspace { keyspace } => self.drop_keyspace(keyspace, seqno)?,
                 Op::Metadata { name, value } => {
-                    self.metadata.set(name, value);
+                    self.metadata.set(name, value, true);
                     continue;
                 }
             }

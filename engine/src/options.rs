@@ -110,7 +110,7 @@ impl Options {
         self
     }
 
-    /// The size at which a memtable is sealed and flushed, in bytes, at least 64 KiB and at most half of
+    /// The size at which a memtable is sealed and flushed, in bytes, at least 4 KiB and at most half of
     /// [`memory_bytes`](Self::memory_bytes). Default: a quarter of the budget.
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.memtable_bytes = Some(bytes);
@@ -213,7 +213,7 @@ impl Options {
         let half = self.memory_bytes as u64 / 2;
         let limits = self.limits();
         in_bounds("memory_bytes", self.memory_bytes as u64, MIN_MEMORY_BYTES as u64, u64::MAX)?;
-        in_bounds("memtable_bytes", limits.memtable_bytes as u64, 64 << 10, half)?;
+        in_bounds("memtable_bytes", limits.memtable_bytes as u64, 4 << 10, half)?;
         in_bounds("block_cache_bytes", limits.block_cache_bytes as u64, 0, half)?;
         in_bounds("max_open_tables", self.max_open_tables as u64, 16, u64::MAX)?;
         in_bounds("background_threads", self.background_threads as u64, 1, 64)?;
@@ -303,8 +303,8 @@ impl KeyspaceOptions {
         KeyspaceOptions::default()
     }
 
-    /// The size of a table block before compression, 64 B to 1 MiB; small blocks favour gets, large ones scans. Default
-    /// 4 KiB.
+    /// The size of a table block before compression, 1 B to 1 MiB; a block has at least one entry, whatever its size.
+    /// Small blocks favour gets, large ones scans. Default 4 KiB.
     pub fn block_bytes(mut self, bytes: u32) -> Self {
         self.block_bytes = bytes;
         self
@@ -360,7 +360,7 @@ impl KeyspaceOptions {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        in_bounds("block_bytes", self.block_bytes.into(), 64, 1 << 20)?;
+        in_bounds("block_bytes", self.block_bytes.into(), 1, 1 << 20)?;
         in_bounds("filter_bits_per_key", self.filter_bits_per_key.into(), 0, 32)?;
         in_bounds("level0_trigger", self.level0_trigger.into(), 1, 64)?;
         in_bounds("level_ratio", self.level_ratio.into(), 2, 100)?;
@@ -391,6 +391,6 @@ mod tests {
         assert!(refused(Options::new().background_threads(0)));
         assert!(KeyspaceOptions::new().check().is_ok());
         assert!(KeyspaceOptions::new().level_ratio(1).check().is_err());
-        assert!(KeyspaceOptions::new().block_bytes(63).check().is_err());
+        assert!(KeyspaceOptions::new().block_bytes(0).check().is_err());
     }
 }

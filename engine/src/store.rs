@@ -44,7 +44,7 @@ pub(crate) struct Store {
     pub(crate) tables: Arc<TableCache>,
     pub(crate) purger: Arc<Purger>,
     pub(crate) arenas: Arc<ArenaPool>,
-    /// All memtables together, active and sealed.
+    /// All memtables of live keyspaces together, active and sealed.
     memtable_bytes: AtomicUsize,
     pub(crate) metadata: Metadata,
     pub(crate) compaction_rate: Option<RateLimiter>,
@@ -78,7 +78,7 @@ pub(crate) struct StoreParts {
 #[derive(Debug, Default)]
 pub(crate) struct Trees {
     pub(crate) by_name: BTreeMap<KeyspaceName, Arc<Tree>>,
-    /// Names of every keyspace that the log may speak of, dropped ones included.
+    /// Names of every keyspace that the log or a handle may speak of, dropped ones included.
     pub(crate) names: HashMap<KeyspaceId, KeyspaceName>,
     /// Dropped keyspaces that a snapshot may still read, with the sequence number of the drop.
     pub(crate) dropped: Vec<(SeqNo, Arc<Tree>)>,
@@ -243,7 +243,6 @@ impl Store {
     fn discard(&self, tree: &Tree) {
         let view = tree.view_arc();
         tree.clear(self.uncounted_memtable(&tree.options()));
-        self.shrink_memtables(view.memtables().map(|memtable| memtable.bytes()).sum());
         for handle in view.version.tables() {
             handle.mark_obsolete();
         }

@@ -1,10 +1,14 @@
 //! What the tests across crates share: seeded operations, the model they are checked against, and what a crash may
 //! leave of them.
 //!
-//! A test makes [`steps`] from a seed and runs them twice: through a [`runner`] that compares the engine with a model
-//! after each, or as a [`workload`] on a filesystem that fails, whose [`history`] then says which states are allowed.
+//! A test makes [`steps`] from a seed and runs them in [`metamorphic`] runs, where a [`runner`] has to answer what a
+//! [`model`] answers under every one of many [`configurations`], or as a [`workload`] on a filesystem that fails, whose
+//! [`history`] then says which states are allowed.
 //! Everything here panics with the seed's description when the engine is wrong: these are assertions.
 
+pub mod answer;
+pub mod bounds;
+pub mod configurations;
 pub mod evidence;
 pub mod faults;
 pub mod history;
@@ -12,9 +16,14 @@ pub mod hook;
 pub mod kill;
 pub mod linearizability;
 pub mod log;
+pub mod metamorphic;
+pub mod model;
 pub mod options;
 pub mod power_cut;
+pub mod probes;
+pub mod reduce;
 pub mod runner;
+pub mod source;
 pub mod state;
 pub mod steps;
 pub mod workload;

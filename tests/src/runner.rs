@@ -1,39 +1,48 @@
-//! Runs [`Step`]s on a database and on maps, and compares what both answer.
+//! Runs [`Step`]s on a database; what they answer compares with the answers of other databases and of the model.
 
-use std::collections::VecDeque;
-use std::fmt::Debug;
-use std::ops::{Bound, RangeBounds};
-use std::path::{Path, PathBuf};
+use std::array;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use siltstone::fs::SimFileSystem;
-use siltstone::{Db, Durability, Error, Iter, Keyspace, Options, SeqNo, Slice, Snapshot, WriteBatch};
+use siltstone::fs::{FileSystem, SimFileSystem};
+use siltstone::{
+    Change, ChangeBatch, Changes, Db, Durability, Iter, Keyspace, KeyspaceOptions, Options, Result, SeqNo, Snapshot,
+    WriteBatch,
+};
+use tempfile::TempDir;
 
-use crate::log::check_log;
+use crate::answer::{Answer, Blob, Failure, LoggedBatch, call, calls};
+use crate::model::{Place, chosen, push_bounded, remove_chosen};
 use crate::options::{Config, KEYSPACES};
-use crate::state::{Map, read_both_ways};
-use crate::steps::{Bounds, Ends, NumberedWrite, Step};
+use crate::probes::{self, Reopened};
+use crate::steps::{Ends, NumberedEntry, NumberedWrite, Step};
 
-/// What an iterator still has to give.
-type Expected = VecDeque<(Vec<u8>, Vec<u8>)>;
-
-/// A database beside its model. Every method panics where they differ.
+/// A database and everything that is open on it. Its methods panic where calls that have to agree with each other do
+/// not.
 pub struct Runner {
-    path: PathBuf,
     config: Config,
-    db: Db,
-    keyspaces: Vec<Keyspace>,
-    model: Vec<Map>,
-    last_seqno: SeqNo,
-    snapshots: Vec<Taken>,
-    iters: Vec<(Iter, Expected)>,
+    file_system: Arc<dyn FileSystem>,
+    path: PathBuf,
+    /// None only while the database is reopened.
+    db: Option<Db>,
+    /// None for a keyspace that did not exist when the database was opened and was not opened since.
+    handles: [Option<Keyspace>; KEYSPACES],
+    /// None for what a reopening dropped; the same for iterators and followers.
+    snapshots: Vec<Option<Taken>>,
+    iters: Vec<Option<Iter>>,
+    followers: Vec<Option<Changes>>,
+    foreign: Option<(Db, Keyspace)>,
+    /// Removed last.
+    _directory: TempDir,
 }
 
-/// A snapshot with the handles and contents of its moment.
+/// A snapshot with the handles of its moment.
 struct Taken {
+    /// Whether its database was closed since.
+    lost: bool,
     snapshot: Snapshot,
-    keyspaces: Vec<Keyspace>,
-    model: Vec<Map>,
+    handles: [Option<Keyspace>; KEYSPACES],
 }
 
 /// The name of keyspace `number`.
@@ -41,314 +50,485 @@ pub fn name(number: usize) -> String {
     format!("keyspace {number}")
 }
 
-fn open(config: &Config, path: &Path) -> (Db, Vec<Keyspace>) {
-    let db = config.options.clone().open(path).unwrap();
-    let keyspaces = (0..KEYSPACES).map(|n| db.keyspace(name(n), config.keyspaces[n].clone()).unwrap()).collect();
-    (db, keyspaces)
+/// The name of metadata entry `number`.
+pub fn entry_name(number: usize) -> String {
+    format!("entry {number}")
 }
 
-/// Whether both bounds together can hold a key; `BTreeMap::range` panics where the engine answers with nothing.
-fn is_empty(bounds: &Bounds) -> bool {
-    match bounds {
-        (Bound::Included(from), Bound::Included(to)) => from > to,
-        (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => from >= to,
-        _ => false,
+/// The name of change cursor `number`.
+pub fn cursor_name(number: usize) -> String {
+    format!("cursor {number}")
+}
+
+/// The log that `changes` still has to give, and what `wait` says of it.
+fn follow(changes: &mut Changes) -> Result<Vec<LoggedBatch>> {
+    let announced = changes.wait(Duration::ZERO);
+    let batches: Vec<LoggedBatch> =
+        changes.by_ref().map(|batch| batch.map(|batch| LoggedBatch::from(&batch))).collect::<Result<_>>()?;
+    assert_eq!(announced, !batches.is_empty(), "whether there is more: {} batches", batches.len());
+    assert!(!changes.wait(Duration::ZERO), "caught up, and yet there is more");
+    Ok(batches)
+}
+
+fn change((keyspace, key, value): &NumberedWrite) -> Change {
+    let (keyspace, key) = (name(*keyspace).into(), key.clone().into());
+    match value {
+        Some(value) => Change::Put { keyspace, key, value: value.clone().into() },
+        None => Change::Delete { keyspace, key },
     }
 }
 
-fn in_bounds(map: &Map, bounds: &Bounds) -> Expected {
-    if is_empty(bounds) {
-        return VecDeque::new();
-    }
-    map.range(bounds.clone()).map(|(key, value)| (key.clone(), value.clone())).collect()
+fn dropped(keyspace: usize) -> Answer {
+    Answer::Failed(Failure::KeyspaceDropped(name(keyspace)))
 }
 
-/// Asks `iter` `count` times, at the ends that the bits of `ends` say.
-fn advance(iter: &mut Iter, expected: &mut Expected, count: usize, ends: Ends) {
-    for at in 0..count {
-        let back = ends >> (at % 64) & 1 == 1;
-        let found = if back { iter.next_back() } else { iter.next() };
-        let found = found.map(|entry| entry.unwrap()).map(|(key, value)| (Vec::from(key), Vec::from(value)));
-        let wanted = if back { expected.pop_back() } else { expected.pop_front() };
-        assert_eq!(found, wanted, "call {at} of {count}, from the back: {back}");
-    }
-}
-
-/// Reads `iter` until both ends meet, and once more at each end.
-fn check_iter(mut iter: Iter, mut expected: Expected, ends: Ends) {
-    let count = expected.len() + 2;
-    advance(&mut iter, &mut expected, count, ends);
-    assert!(iter.next().is_none() && iter.next_back().is_none(), "an iterator that ended goes on");
-}
-
-fn same(found: Option<Slice>, expected: Option<&Vec<u8>>) {
-    assert_eq!(found.as_deref(), expected.map(Vec::as_slice));
-}
-
-fn assert_closed<T: Debug>(answer: Result<T, Error>) {
-    assert!(matches!(answer, Err(Error::Closed)), "{answer:?} instead of Closed");
+fn read(mut iter: Iter, ends: Ends) -> Answer {
+    calls(ends, None, |back| call(&mut iter, back))
 }
 
 impl Runner {
-    /// Opens a new database in the empty directory `path`.
-    pub fn new(path: &Path, config: Config) -> Self {
-        let (db, keyspaces) = open(&config, path);
-        Runner {
-            path: path.to_owned(),
-            db,
-            keyspaces,
-            model: vec![Map::new(); KEYSPACES],
-            last_seqno: 0,
+    /// Opens a new database with all keyspaces.
+    pub fn new(config: Config) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut runner = Runner {
+            file_system: config.file_system(),
+            path: directory.path().join("db"),
+            db: None,
+            handles: array::from_fn(|_| None),
             snapshots: Vec::new(),
             iters: Vec::new(),
+            followers: Vec::new(),
+            foreign: None,
+            _directory: directory,
             config,
-        }
+        };
+        runner.open([true; KEYSPACES]);
+        runner
     }
 
-    /// Runs one step, and then compares a part of the database with the model.
-    pub fn step(&mut self, step: &Step) {
+    /// The open database.
+    pub fn db(&self) -> &Db {
+        self.db.as_ref().unwrap()
+    }
+
+    /// Today's handle of a keyspace, if there is one.
+    pub fn handle(&self, keyspace: usize) -> Option<&Keyspace> {
+        self.handles[keyspace].as_ref()
+    }
+
+    fn options(&self) -> Options {
+        self.config.options.clone().file_system(self.file_system.clone())
+    }
+
+    fn open(&mut self, wanted: [bool; KEYSPACES]) {
+        let db = self.options().open(&self.path).unwrap();
+        let open = |n: usize| db.keyspace(name(n), self.config.keyspaces[n].clone()).unwrap();
+        self.handles = array::from_fn(|n| wanted[n].then(|| open(n)));
+        self.db = Some(db);
+    }
+
+    /// Does what `step` says, at `place`.
+    pub fn step(&mut self, step: &Step, place: &Place) -> Answer {
         match step {
-            Step::Put { .. } | Step::Delete { .. } | Step::PutAll { .. } | Step::DeleteAll { .. } => {
-                self.write_one(step);
+            Step::Put { .. } | Step::Delete { .. } | Step::PutAll { .. } | Step::DeleteAll { .. } => self.write(step),
+            Step::Write { batch, metadata, durability } => self.write_batch(batch, metadata, *durability, place),
+            Step::Apply { at, writes, metadata } => {
+                self.apply(place.seqno(*at), writes.iter().map(change).collect(), metadata)
             }
-            Step::Write { batch, durability } => self.write(batch, *durability),
-            Step::Get { keyspace, key } => self.get(*keyspace, key),
-            Step::GetMany { keyspace, keys } => {
-                let expected: Vec<_> = keys.iter().map(|key| self.model[*keyspace].get(key)).collect();
-                let found = self.keyspaces[*keyspace].get_many(keys).unwrap();
-                assert_eq!(found.len(), expected.len());
-                found.into_iter().zip(expected).for_each(|(found, expected)| same(found, expected));
+            Step::ApplyDrop { at, keyspace, writes, metadata } => {
+                let drop = Change::DropKeyspace { keyspace: name(*keyspace).into() };
+                let changes = writes.iter().map(change).chain([drop]).collect();
+                self.apply(place.seqno(*at), changes, metadata)
             }
-            Step::Range { keyspace, bounds, ends } => {
-                let iter = self.keyspaces[*keyspace].range(bounds.clone());
-                check_iter(iter, in_bounds(&self.model[*keyspace], bounds), *ends);
-            }
-            Step::Prefix { keyspace, prefix, ends } => {
-                let all = self.model[*keyspace].iter().filter(|(key, _)| key.starts_with(prefix));
-                let expected = all.map(|(key, value)| (key.clone(), value.clone())).collect();
-                check_iter(self.keyspaces[*keyspace].prefix(prefix), expected, *ends);
-            }
+            Step::Get { .. }
+            | Step::GetMany { .. }
+            | Step::Range { .. }
+            | Step::Prefix { .. }
+            | Step::Iterate { .. }
+            | Step::ApproximateLen { .. } => self.read(step),
             Step::TakeSnapshot
             | Step::ReadSnapshot { .. }
-            | Step::DropSnapshot { .. }
-            | Step::OpenIter { .. }
-            | Step::AdvanceIter { .. } => self.view(step),
-            _ => self.upkeep(step),
+            | Step::ReadSnapshotPrefix { .. }
+            | Step::GetSnapshot { .. }
+            | Step::DropSnapshot { .. } => self.snapshot(step),
+            Step::OpenIter { .. }
+            | Step::OpenSnapshotIter { .. }
+            | Step::AdvanceIter { .. }
+            | Step::DropIter { .. } => self.iter(step),
+            Step::Changes { .. }
+            | Step::OpenChanges { .. }
+            | Step::FollowChanges { .. }
+            | Step::DropChanges { .. }
+            | Step::SetCursor { .. }
+            | Step::Cursor { .. }
+            | Step::RemoveCursor { .. }
+            | Step::Metadata { .. } => self.follow(step, place),
+            Step::CloseAndOpen | Step::DropAndOpen | Step::OpenReadOnly => self.reopen(step, place),
+            _ => self.upkeep(step, place),
         }
-        assert_eq!(self.db.last_seqno(), self.last_seqno, "the last sequence number");
     }
 
-    fn write_one(&mut self, step: &Step) {
-        let numbered = |keyspace: &usize, count: usize| (*keyspace, count as SeqNo);
-        let (answer, (keyspace, count)) = match step {
-            Step::Put { keyspace, key, value } => {
-                self.model[*keyspace].insert(key.clone(), value.clone());
-                (self.keyspaces[*keyspace].put(key, value), numbered(keyspace, 1))
-            }
-            Step::Delete { keyspace, key } => {
-                self.model[*keyspace].remove(key);
-                (self.keyspaces[*keyspace].delete(key), numbered(keyspace, 1))
-            }
-            Step::PutAll { keyspace, entries } => {
-                self.model[*keyspace].extend(entries.iter().cloned());
-                let pairs = entries.iter().map(|(key, value)| (key, value));
-                (self.keyspaces[*keyspace].put_all(pairs), numbered(keyspace, entries.len()))
-            }
-            Step::DeleteAll { keyspace, keys } => {
-                keys.iter().for_each(|key| drop(self.model[*keyspace].remove(key)));
-                (self.keyspaces[*keyspace].delete_all(keys), numbered(keyspace, keys.len()))
-            }
+    // ---- writes ----
+
+    fn write(&self, step: &Step) -> Answer {
+        let (Step::Put { keyspace, .. }
+        | Step::Delete { keyspace, .. }
+        | Step::PutAll { keyspace, .. }
+        | Step::DeleteAll { keyspace, .. }) = step
+        else {
+            unreachable!("{step:?} is no single write")
+        };
+        let Some(handle) = self.handle(*keyspace) else {
+            // There is no handle that could refuse; an empty batch is fine with any.
+            return match step {
+                Step::PutAll { entries, .. } if entries.is_empty() => Answer::Seqno(self.db().last_seqno()),
+                Step::DeleteAll { keys, .. } if keys.is_empty() => Answer::Seqno(self.db().last_seqno()),
+                _ => dropped(*keyspace),
+            };
+        };
+        let answer = match step {
+            Step::Put { key, value, .. } => handle.put(key, value),
+            Step::Delete { key, .. } => handle.delete(key),
+            Step::PutAll { entries, .. } => handle.put_all(entries.iter().map(|(key, value)| (key, value))),
+            Step::DeleteAll { keys, .. } => handle.delete_all(keys),
             other => unreachable!("{other:?} is no single write"),
         };
-        self.last_seqno += count;
-        assert_eq!(answer.unwrap(), self.last_seqno);
-        if let Step::Put { key, .. } | Step::Delete { key, .. } = step {
-            self.get(keyspace, key);
-        }
+        Answer::of(answer, Answer::Seqno)
     }
 
-    fn write(&mut self, writes: &[NumberedWrite], durability: Durability) {
-        let mut batch = WriteBatch::new();
+    fn write_batch(
+        &self,
+        writes: &[NumberedWrite],
+        metadata: &[NumberedEntry],
+        durability: Option<Durability>,
+        place: &Place,
+    ) -> Answer {
+        // A missing handle cannot refuse the batch; a handle of a dropped keyspace before it does.
+        let refusing = writes.iter().map(|(keyspace, _, _)| *keyspace).find(|&keyspace| !place.live[keyspace]);
+        if let Some(keyspace) = refusing.filter(|&keyspace| self.handles[keyspace].is_none()) {
+            return dropped(keyspace);
+        }
+        let mut batch = WriteBatch::default();
+        let mut added = 0;
         for (keyspace, key, value) in writes {
+            let Some(handle) = self.handle(*keyspace) else { continue };
             match value {
-                Some(value) => {
-                    batch.put(&self.keyspaces[*keyspace], key, value);
-                    self.model[*keyspace].insert(key.clone(), value.clone());
-                }
-                None => {
-                    batch.delete(&self.keyspaces[*keyspace], key);
-                    self.model[*keyspace].remove(key);
-                }
-            }
+                Some(value) => batch.put(handle, key, value),
+                None => batch.delete(handle, key),
+            };
+            added += 1;
         }
-        self.last_seqno += writes.len() as SeqNo;
-        // A log without the unlogged writes before it is what a crash would replay: not part of this model.
-        let unlogged = self.config.durability == Durability::NoLog;
-        let durability = if unlogged { Durability::NoLog } else { durability };
-        assert_eq!(self.db.write_with(batch, durability).unwrap(), self.last_seqno);
-        writes.iter().for_each(|(keyspace, key, _)| self.get(*keyspace, key));
+        for (name, value) in metadata {
+            batch.metadata(&entry_name(*name), value.as_ref());
+        }
+        let empty = added == 0 && metadata.is_empty();
+        assert_eq!((batch.len(), batch.is_empty(), batch.encoded_bytes() == 0), (added, empty, empty));
+        let written = match durability {
+            Some(durability) => self.db().write_with(batch.clone(), durability),
+            None => self.db().write(batch.clone()),
+        };
+        batch.clear();
+        assert_eq!((batch.len(), batch.is_empty(), batch.encoded_bytes()), (0, true, 0));
+        Answer::of(written, Answer::Seqno)
     }
 
-    fn get(&self, keyspace: usize, key: &[u8]) {
-        let expected = self.model[keyspace].get(key);
-        let handle = &self.keyspaces[keyspace];
-        same(handle.get(key).unwrap(), expected);
-        assert_eq!(handle.contains_key(key).unwrap(), expected.is_some());
-        assert_eq!(handle.get_with(key, <[u8]>::to_vec).unwrap().as_ref(), expected);
+    fn apply(&self, first_seqno: SeqNo, changes: Vec<Change>, metadata: &[(usize, Vec<u8>)]) -> Answer {
+        let names: Vec<String> = metadata.iter().map(|(name, _)| entry_name(*name)).collect();
+        let entries: Vec<(&str, &Vec<u8>)> =
+            names.iter().zip(metadata).map(|(name, (_, value))| (name.as_str(), value)).collect();
+        let applied = ChangeBatch::new(first_seqno, changes).and_then(|batch| self.db().apply(&batch, &entries));
+        // What a batch that is in already answers is the last number there is, whatever its own.
+        Answer::of(applied, Answer::Seqno)
     }
 
-    fn view(&mut self, step: &Step) {
+    // ---- reads ----
+
+    fn read(&self, step: &Step) -> Answer {
+        let (Step::Get { keyspace, .. }
+        | Step::GetMany { keyspace, .. }
+        | Step::Range { keyspace, .. }
+        | Step::Prefix { keyspace, .. }
+        | Step::Iterate { keyspace, .. }
+        | Step::ApproximateLen { keyspace }) = step
+        else {
+            unreachable!("{step:?} is no read")
+        };
+        let Some(handle) = self.handle(*keyspace) else {
+            return match step {
+                Step::Get { .. } | Step::GetMany { .. } => dropped(*keyspace),
+                Step::ApproximateLen { .. } => Answer::Done,
+                Step::Range { ends, .. } | Step::Prefix { ends, .. } | Step::Iterate { ends, .. } => {
+                    let mut failure = Some(Err(Failure::KeyspaceDropped(name(*keyspace))));
+                    calls(*ends, None, |_| failure.take())
+                }
+                other => unreachable!("{other:?} is no read"),
+            };
+        };
         match step {
-            Step::TakeSnapshot if self.snapshots.len() < 8 => {
-                let (keyspaces, model) = (self.keyspaces.clone(), self.model.clone());
-                self.snapshots.push(Taken { snapshot: self.db.snapshot(), keyspaces, model });
+            Step::Get { key, .. } => {
+                let answer = Answer::of(handle.get(key), |value| Answer::Values(vec![value.map(Blob::from)]));
+                let with = handle.get_with(key, |value| Blob(value.to_vec()));
+                assert_eq!(Answer::of(with, |value| Answer::Values(vec![value])), answer, "get_with and get");
+                let there = matches!(&answer, Answer::Values(values) if values[0].is_some());
+                assert_eq!(handle.contains_key(key).unwrap_or(false), there, "contains_key and get");
+                answer
             }
-            Step::ReadSnapshot { which, keyspace, bounds, ends } if !self.snapshots.is_empty() => {
-                let taken = &self.snapshots[which % self.snapshots.len()];
-                taken.check(*keyspace, bounds, *ends);
-                if taken.keyspaces[*keyspace].metrics() != self.keyspaces[*keyspace].metrics() {
-                    // Perhaps the keyspace was dropped and made anew: the new one is empty in the older snapshot, or
-                    // the same.
-                    let found = taken.snapshot.iter(&self.keyspaces[*keyspace]).count();
-                    assert!(found == 0 || found == taken.model[*keyspace].len());
-                }
-            }
-            Step::DropSnapshot { which } if !self.snapshots.is_empty() => {
-                self.snapshots.swap_remove(which % self.snapshots.len());
-            }
-            Step::OpenIter { keyspace, bounds } if self.iters.len() < 8 => {
-                let expected = in_bounds(&self.model[*keyspace], bounds);
-                self.iters.push((self.keyspaces[*keyspace].range(bounds.clone()), expected));
-            }
-            Step::AdvanceIter { which, count, ends } if !self.iters.is_empty() => {
-                let at = which % self.iters.len();
-                let (iter, expected) = &mut self.iters[at];
-                advance(iter, expected, *count, *ends);
-                if expected.is_empty() {
-                    self.iters.swap_remove(at);
-                }
-            }
-            _ => {}
+            Step::GetMany { keys, .. } => Answer::values(handle.get_many(keys)),
+            Step::Range { bounds, ends, .. } => read(handle.range(bounds.clone()), *ends),
+            Step::Prefix { prefix, ends, .. } => read(handle.prefix(prefix), *ends),
+            Step::Iterate { ends, .. } => read(handle.iter(), *ends),
+            _ => Answer::Done,
         }
     }
 
-    fn upkeep(&mut self, step: &Step) {
+    fn snapshot(&mut self, step: &Step) -> Answer {
+        let (which, keyspace, then) = match step {
+            Step::TakeSnapshot => {
+                let (snapshot, handles) = (self.db().snapshot(), self.handles.clone());
+                let seqno = snapshot.seqno();
+                push_bounded(&mut self.snapshots, Some(Taken { lost: false, snapshot, handles }));
+                return Answer::Seqno(seqno);
+            }
+            Step::DropSnapshot { which } => return remove_chosen(&mut self.snapshots, *which),
+            Step::ReadSnapshot { which, keyspace, then, .. }
+            | Step::ReadSnapshotPrefix { which, keyspace, then, .. }
+            | Step::GetSnapshot { which, keyspace, then, .. } => (*which, *keyspace, *then),
+            other => unreachable!("{other:?} is not about snapshots"),
+        };
+        let today = self.handles[keyspace].clone();
+        let Some(taken) = chosen(&mut self.snapshots, which) else { return Answer::Nothing };
+        let Some(taken) = taken else { return Answer::Lost };
+        let handle = if then { taken.handles[keyspace].clone() } else { today };
+        if taken.lost && handle.is_none() {
+            return Answer::Lost;
+        }
+        let snapshot = taken.snapshot.clone();
+        let answer = match (step, handle) {
+            (Step::ReadSnapshot { ends, .. } | Step::ReadSnapshotPrefix { ends, .. }, None) => {
+                let mut failure = Some(Err(Failure::KeyspaceDropped(name(keyspace))));
+                calls(*ends, None, |_| failure.take())
+            }
+            (_, None) => dropped(keyspace),
+            (Step::ReadSnapshot { bounds, ends, .. }, Some(handle)) => {
+                read(snapshot.range(&handle, bounds.clone()), *ends)
+            }
+            (Step::ReadSnapshotPrefix { prefix, ends, .. }, Some(handle)) => {
+                read(snapshot.prefix(&handle, prefix), *ends)
+            }
+            (Step::GetSnapshot { keys, .. }, Some(handle)) => get_in_snapshot(&snapshot, &handle, keys),
+            (other, Some(_)) => unreachable!("{other:?} reads no snapshot"),
+        };
+        if taken.lost { probes::lost(answer) } else { answer }
+    }
+
+    fn iter(&mut self, step: &Step) -> Answer {
         match step {
-            Step::Sync => self.db.sync().unwrap(),
-            Step::Flush { keyspace } => self.keyspaces[*keyspace].flush().unwrap(),
-            Step::FlushAll => self.db.flush().unwrap(),
-            Step::Compact { keyspace } => self.compact(*keyspace),
-            Step::WaitForCompaction => self.db.wait_for_compaction().unwrap(),
-            Step::CloseAndOpen => self.close_and_open(),
-            Step::DropAndOpen => self.drop_and_open(),
-            Step::DropKeyspace { keyspace } => self.drop_keyspace(*keyspace),
+            Step::OpenIter { keyspace, bounds } => {
+                let iter = self.handle(*keyspace).map(|handle| handle.range(bounds.clone()));
+                if let Some(iter) = iter {
+                    push_bounded(&mut self.iters, Some(iter));
+                    return Answer::Done;
+                }
+                // Any handle of a dropped keyspace gives such an iterator; there is just none left of this one.
+                let gone = self.gone_keyspace(*keyspace);
+                push_bounded(&mut self.iters, Some(gone.range(bounds.clone())));
+                Answer::Done
+            }
+            Step::OpenSnapshotIter { which, keyspace, then } => {
+                let (iter, answer) = self.snapshot_iter(*which, *keyspace, *then);
+                push_bounded(&mut self.iters, iter);
+                answer
+            }
+            Step::AdvanceIter { which, count, ends } => match chosen(&mut self.iters, *which) {
+                Some(Some(iter)) => calls(*ends, Some(*count), |back| call(iter, back)),
+                Some(None) => Answer::Lost,
+                None => Answer::Nothing,
+            },
+            Step::DropIter { which } => remove_chosen(&mut self.iters, *which),
+            other => unreachable!("{other:?} is not about iterators"),
+        }
+    }
+
+    fn snapshot_iter(&mut self, which: usize, keyspace: usize, then: bool) -> (Option<Iter>, Answer) {
+        let today = self.handles[keyspace].clone();
+        let Some(taken) = chosen(&mut self.snapshots, which) else { return (None, Answer::Nothing) };
+        let Some(taken) = taken.as_ref().filter(|taken| !taken.lost) else { return (None, Answer::Lost) };
+        let snapshot = taken.snapshot.clone();
+        let handle = if then { taken.handles[keyspace].clone() } else { today };
+        let iter = handle.map_or_else(|| self.gone_keyspace(keyspace).iter(), |handle| snapshot.iter(&handle));
+        (Some(iter), Answer::Done)
+    }
+
+    /// A handle of a keyspace of that name which is gone: of another database, where that takes no number.
+    fn gone_keyspace(&self, keyspace: usize) -> Keyspace {
+        let db = Options::new().file_system(Arc::new(SimFileSystem::new())).open("/gone").unwrap();
+        let gone = db.keyspace(name(keyspace), KeyspaceOptions::default()).unwrap();
+        db.drop_keyspace(name(keyspace)).unwrap();
+        gone
+    }
+
+    // ---- the log ----
+
+    fn follow(&mut self, step: &Step, place: &Place) -> Answer {
+        match step {
+            Step::Changes { at } => self.changes(place.seqno(*at), place),
+            Step::OpenChanges { at } => {
+                let changes = self.db().changes(place.promised_seqno((*at).min(0)));
+                Answer::of(changes, |changes| {
+                    push_bounded(&mut self.followers, Some(changes));
+                    Answer::Done
+                })
+            }
+            Step::FollowChanges { which } => match chosen(&mut self.followers, *which) {
+                Some(Some(changes)) => Answer::of(follow(changes), Answer::Changes),
+                Some(None) => Answer::Lost,
+                None => Answer::Nothing,
+            },
+            Step::DropChanges { which } => remove_chosen(&mut self.followers, *which),
+            Step::SetCursor { name, at, metadata } => {
+                let (name, next) = (cursor_name(*name), place.promised_seqno(*at));
+                if metadata.is_empty() {
+                    return Answer::done(self.db().set_change_cursor(&name, next));
+                }
+                let names: Vec<String> = metadata.iter().map(|(name, _)| entry_name(*name)).collect();
+                let entries: Vec<(&str, &[u8])> =
+                    names.iter().zip(metadata).map(|(name, (_, value))| (name.as_str(), value.as_slice())).collect();
+                Answer::done(self.db().set_change_cursor_with(&name, next, &entries))
+            }
+            Step::Cursor { name } => Answer::Number(self.db().change_cursor(&cursor_name(*name))),
+            Step::RemoveCursor { name } => Answer::done(self.db().remove_change_cursor(&cursor_name(*name))),
+            Step::Metadata { name } => Answer::Values(vec![self.db().metadata(&entry_name(*name)).map(Blob::from)]),
+            other => unreachable!("{other:?} is not about the log"),
+        }
+    }
+
+    fn changes(&self, from: SeqNo, place: &Place) -> Answer {
+        use siltstone::Error::NotRetained;
+        match self.db().changes(from) {
+            Ok(mut changes) => Answer::of(follow(&mut changes), Answer::Changes),
+            Err(NotRetained { requested, oldest }) => {
+                assert_eq!(requested, from.max(1));
+                assert!(oldest > requested && oldest <= place.promised, "{oldest} for {requested} at {place:?}");
+                // The background may let go of more between the two calls.
+                let again = self.db().changes(oldest);
+                assert!(matches!(&again, Ok(_) | Err(NotRetained { .. })), "{again:?}");
+                Answer::Failed(Failure::NotRetained)
+            }
+            Err(error) => Answer::Failed(error.into()),
+        }
+    }
+
+    // ---- upkeep ----
+
+    fn upkeep(&mut self, step: &Step, place: &Place) -> Answer {
+        let db = self.db().clone();
+        match step {
+            Step::Sync => Answer::done(db.sync()),
+            Step::Flush { keyspace } => self.handle(*keyspace).map_or(dropped(*keyspace), |h| Answer::done(h.flush())),
+            Step::FlushAll => Answer::done(db.flush()),
+            Step::Compact { keyspace } => {
+                self.handle(*keyspace).map_or(dropped(*keyspace), |handle| Answer::done(handle.compact()))
+            }
+            Step::WaitForCompaction => Answer::done(db.wait_for_compaction()),
+            // The bounds are checked after the step.
+            Step::Metrics | Step::Replicate => Answer::Done,
+            Step::Verify => {
+                let report = db.verify();
+                assert!(report.is_ok(), "{report}");
+                Answer::Done
+            }
+            Step::ListKeyspaces => Answer::Names(db.keyspaces()),
+            Step::OpenKeyspace { keyspace, default_options } => {
+                Answer::done(self.open_keyspace(*keyspace, *default_options))
+            }
+            Step::DropKeyspace { keyspace, recreate } => {
+                let answer = Answer::of(db.drop_keyspace(name(*keyspace)), Answer::Flag);
+                let created = if *recreate { self.open_keyspace(*keyspace, false) } else { Ok(()) };
+                created.map_or_else(|error| Answer::Failed(error.into()), |()| answer)
+            }
+            Step::OpenTwice => {
+                let read_only = self.options().read_only(true).open(&self.path);
+                assert!(matches!(read_only, Err(siltstone::Error::Locked { .. })), "{read_only:?}");
+                Answer::of(self.options().open(&self.path), |_| Answer::Done)
+            }
+            Step::BadArguments { keyspace } | Step::ForeignHandles { keyspace } if !place.live[*keyspace] => {
+                Answer::Nothing
+            }
+            Step::BadArguments { keyspace } => {
+                let handle = self.handles[*keyspace].clone().unwrap();
+                Answer::Deviations(probes::bad_arguments(&db, &handle, self.options(), &self.path))
+            }
+            Step::ForeignHandles { keyspace } => {
+                let handle = self.handles[*keyspace].clone().unwrap();
+                Answer::Deviations(probes::foreign_handles(&db, &handle, self.foreign()))
+            }
             other => unreachable!("{other:?} is no upkeep"),
         }
     }
 
-    fn compact(&mut self, keyspace: usize) {
-        let handle = &self.keyspaces[keyspace];
-        handle.compact().unwrap();
-        if self.snapshots.is_empty() {
-            let expected = self.model[keyspace].len() as u64;
-            assert_eq!(handle.approximate_len(), expected, "exact once compacted without snapshots");
-        }
+    fn open_keyspace(&mut self, keyspace: usize, default_options: bool) -> Result<()> {
+        let options =
+            if default_options { KeyspaceOptions::default() } else { self.config.keyspaces[keyspace].clone() };
+        self.handles[keyspace] = Some(self.db().keyspace(name(keyspace), options)?);
+        assert_eq!(*self.handles[keyspace].as_ref().unwrap().name(), name(keyspace));
+        Ok(())
     }
 
-    /// Unlogged writes live only as long as the process unless they are flushed.
-    fn keep_unlogged(&self) {
-        if self.config.durability == Durability::NoLog {
-            self.db.flush().unwrap();
-        }
+    /// A keyspace of another database.
+    fn foreign(&mut self) -> &Keyspace {
+        let (_, keyspace) = self.foreign.get_or_insert_with(|| {
+            let db = Options::new().file_system(Arc::new(SimFileSystem::new())).open("/foreign").unwrap();
+            let keyspace = db.keyspace(name(0), KeyspaceOptions::default()).unwrap();
+            (db, keyspace)
+        });
+        keyspace
     }
 
-    fn reopen(&mut self) {
-        let (db, keyspaces) = open(&self.config, &self.path);
-        (self.db, self.keyspaces) = (db, keyspaces);
-        self.check();
+    fn reopen(&mut self, step: &Step, place: &Place) -> Answer {
+        let deviations = match step {
+            Step::DropAndOpen => {
+                self.handles = array::from_fn(|_| None);
+                self.snapshots.iter_mut().for_each(|taken| *taken = None);
+                self.iters.iter_mut().for_each(|iter| *iter = None);
+                self.db = None;
+                Vec::new()
+            }
+            Step::CloseAndOpen => self.close(),
+            _ => {
+                let before = Reopened::of(self.db());
+                let mut deviations = self.close();
+                let options = self.options();
+                deviations.extend(probes::read_only(&before, &options, &self.path, &self.file_system));
+                deviations
+            }
+        };
+        self.followers.iter_mut().for_each(|changes| *changes = None);
+        self.open(place.live);
+        Answer::Deviations(deviations)
     }
 
-    fn close_and_open(&mut self) {
-        self.keep_unlogged();
-        self.db.close().unwrap();
-        assert_closed(self.db.write(WriteBatch::new()));
-        assert_closed(self.keyspaces[0].get("k"));
-        assert_closed(self.keyspaces[0].put("k", "v"));
-        assert_closed(self.keyspaces[0].iter().next().unwrap());
-        for taken in self.snapshots.drain(..) {
-            assert_closed(taken.snapshot.get(&taken.keyspaces[0], "k"));
+    /// Closes; what the handles that are left answer in a wrong way.
+    fn close(&mut self) -> Vec<String> {
+        let db = self.db.take().unwrap();
+        let mut deviations = probes::closed_by(&db);
+        for taken in self.snapshots.iter_mut().flatten() {
+            taken.lost = true;
         }
-        // Iterators that were under way go on, beside the reopened database.
-        self.reopen();
-    }
-
-    fn drop_and_open(&mut self) {
-        self.keep_unlogged();
-        self.snapshots.clear();
-        self.iters.clear();
-        self.keyspaces.clear();
-        // The field needs a database while the real one goes; nothing is ever written to this one.
-        let placeholder = Options::new().file_system(Arc::new(SimFileSystem::new())).open("/placeholder").unwrap();
-        drop(std::mem::replace(&mut self.db, placeholder));
-        self.reopen();
-    }
-
-    fn drop_keyspace(&mut self, keyspace: usize) {
-        self.keep_unlogged();
-        assert!(self.db.drop_keyspace(name(keyspace)).unwrap());
-        self.last_seqno += 1;
-        let old = self.keyspaces[keyspace].clone();
-        let answer = old.get("k");
-        assert!(matches!(answer, Err(Error::KeyspaceDropped { .. })), "{answer:?}");
-        assert!(matches!(old.put("k", "v"), Err(Error::KeyspaceDropped { .. })));
-        self.keyspaces[keyspace] = self.db.keyspace(name(keyspace), self.config.keyspaces[keyspace].clone()).unwrap();
-        self.model[keyspace].clear();
-        assert!(self.keyspaces[keyspace].iter().next().is_none(), "a new keyspace of an old name is empty");
-    }
-
-    /// Compares everything that the database and its snapshots hold, and the log.
-    pub fn check(&self) {
-        for (n, keyspace) in self.keyspaces.iter().enumerate() {
-            let found = read_both_ways(keyspace.name(), keyspace.iter(), keyspace.iter()).unwrap();
-            assert!(found == self.model[n], "{} differs from the model", keyspace.name());
-            let many = keyspace.get_many(self.model[n].keys()).unwrap();
-            assert!(many.iter().zip(self.model[n].values()).all(|(found, value)| found.as_deref() == Some(value)));
-        }
-        for taken in &self.snapshots {
-            (0..KEYSPACES).for_each(|n| taken.check(n, &(Bound::Unbounded, Bound::Unbounded), 0x5555_5555_5555_5555));
-        }
-        if self.config.durability != Durability::NoLog {
-            check_log(&self.db, &self.keyspaces);
-        }
-    }
-
-    /// The last comparison: everything, what iterators still have, and every byte on storage.
-    pub fn finish(mut self) {
-        self.check();
-        for (mut iter, mut expected) in self.iters.drain(..) {
-            let count = expected.len() + 1;
-            advance(&mut iter, &mut expected, count, 0);
-        }
-        let report = self.db.verify();
-        assert!(report.is_ok(), "{report}");
-        self.keep_unlogged();
-        self.db.close().unwrap();
-        self.snapshots.clear();
-        self.reopen();
-        let report = self.db.verify();
-        assert!(report.is_ok(), "reopened: {report}");
+        self.handles.iter().flatten().for_each(|handle| deviations.extend(probes::closed_keyspace(&db, handle)));
+        self.followers.iter_mut().flatten().for_each(|changes| deviations.extend(probes::closed_changes(changes)));
+        deviations
     }
 }
 
-impl Taken {
-    fn check(&self, n: usize, bounds: &Bounds, ends: Ends) {
-        let (keyspace, model) = (&self.keyspaces[n], &self.model[n]);
-        check_iter(self.snapshot.range(keyspace, bounds.clone()), in_bounds(model, bounds), ends);
-        let keys: Vec<&Vec<u8>> = model.keys().filter(|key| bounds.contains(*key)).take(10).collect();
-        let many = self.snapshot.get_many(keyspace, &keys).unwrap();
-        for (key, found) in keys.into_iter().zip(many) {
-            same(self.snapshot.get(keyspace, key).unwrap(), model.get(key));
-            same(found, model.get(key));
+/// The values of `keys` in a snapshot, by each call that gets one.
+fn get_in_snapshot(snapshot: &Snapshot, handle: &Keyspace, keys: &[Vec<u8>]) -> Answer {
+    let answer = Answer::values(snapshot.get_many(handle, keys));
+    if let Answer::Values(values) = &answer {
+        for (key, value) in keys.iter().zip(values) {
+            let found = snapshot.get(handle, key).unwrap();
+            assert_eq!(found.map(Blob::from), *value, "get and get_many");
+            assert_eq!(snapshot.contains_key(handle, key).unwrap(), value.is_some(), "contains_key and get_many");
         }
     }
+    answer
 }

@@ -1,4 +1,5 @@
-//! Random operations, made from a seed: the one generator behind the model tests, the power cuts and the faults.
+//! Random operations, made from a seed: the one generator behind the metamorphic runs, the model tests, the power cuts
+//! and the faults.
 
 use std::ops::Bound;
 
@@ -14,11 +15,18 @@ pub type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 /// One write of a batch: the number of the keyspace, the key, and the value or `None` for a delete.
 pub type NumberedWrite = (usize, Vec<u8>, Option<Vec<u8>>);
 
+/// A change of metadata: the number of the entry, and the value or `None` to remove it.
+pub type NumberedEntry = (usize, Option<Vec<u8>>);
+
 /// Which end each call on an iterator asks, bit after bit: 0 the front, 1 the back.
 pub type Ends = u64;
 
-/// One operation. Keyspaces are numbers below [`KEYSPACES`]; snapshots and iterators are chosen by a number modulo how
-/// many are open.
+/// How many metadata entries, and how many change cursors, there are to choose from.
+pub const ENTRIES: usize = 3;
+
+/// One operation on a database. Every list of them can be run: keyspaces are numbers below [`KEYSPACES`], metadata
+/// entries and cursors below [`ENTRIES`]; snapshots, iterators and followers are chosen by a number modulo how many are
+/// open, and places in the log (`at`) count from the next sequence number on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are the arguments of the call that the variant names")]
 pub enum Step {
@@ -31,9 +39,11 @@ pub enum Step {
         keyspace: usize,
         key: Vec<u8>,
     },
+    /// `write` with the database's durability, or `write_with`.
     Write {
         batch: Vec<NumberedWrite>,
-        durability: Durability,
+        metadata: Vec<NumberedEntry>,
+        durability: Option<Durability>,
     },
     PutAll {
         keyspace: usize,
@@ -42,6 +52,19 @@ pub enum Step {
     DeleteAll {
         keyspace: usize,
         keys: Vec<Vec<u8>>,
+    },
+    /// A batch of another database's log, by the names of the keyspaces.
+    Apply {
+        at: i64,
+        writes: Vec<NumberedWrite>,
+        metadata: Vec<(usize, Vec<u8>)>,
+    },
+    /// A keyspace's drop out of another database's log; it has to come alone.
+    ApplyDrop {
+        at: i64,
+        keyspace: usize,
+        writes: Vec<NumberedWrite>,
+        metadata: Vec<(usize, Vec<u8>)>,
     },
     Get {
         keyspace: usize,
@@ -61,12 +84,34 @@ pub enum Step {
         prefix: Vec<u8>,
         ends: Ends,
     },
+    Iterate {
+        keyspace: usize,
+        ends: Ends,
+    },
+    ApproximateLen {
+        keyspace: usize,
+    },
     TakeSnapshot,
+    /// Through the handle of the snapshot's time (`then`) or through today's.
     ReadSnapshot {
         which: usize,
         keyspace: usize,
+        then: bool,
         bounds: Bounds,
         ends: Ends,
+    },
+    ReadSnapshotPrefix {
+        which: usize,
+        keyspace: usize,
+        then: bool,
+        prefix: Vec<u8>,
+        ends: Ends,
+    },
+    GetSnapshot {
+        which: usize,
+        keyspace: usize,
+        then: bool,
+        keys: Vec<Vec<u8>>,
     },
     DropSnapshot {
         which: usize,
@@ -75,10 +120,46 @@ pub enum Step {
         keyspace: usize,
         bounds: Bounds,
     },
+    OpenSnapshotIter {
+        which: usize,
+        keyspace: usize,
+        then: bool,
+    },
     AdvanceIter {
         which: usize,
         count: usize,
         ends: Ends,
+    },
+    DropIter {
+        which: usize,
+    },
+    Metadata {
+        name: usize,
+    },
+    /// `changes`, read until it has caught up.
+    Changes {
+        at: i64,
+    },
+    /// Changes that are kept open.
+    OpenChanges {
+        at: i64,
+    },
+    FollowChanges {
+        which: usize,
+    },
+    DropChanges {
+        which: usize,
+    },
+    SetCursor {
+        name: usize,
+        at: i64,
+        metadata: Vec<(usize, Vec<u8>)>,
+    },
+    Cursor {
+        name: usize,
+    },
+    RemoveCursor {
+        name: usize,
     },
     Sync,
     Flush {
@@ -89,12 +170,34 @@ pub enum Step {
         keyspace: usize,
     },
     WaitForCompaction,
+    Verify,
+    Metrics,
+    /// Applies the whole log to a new database, which has to become the same.
+    Replicate,
+    ListKeyspaces,
+    /// Opens the keyspace, or creates it; with default options instead of the configuration's.
+    OpenKeyspace {
+        keyspace: usize,
+        default_options: bool,
+    },
+    DropKeyspace {
+        keyspace: usize,
+        recreate: bool,
+    },
     /// `close`, which leaves handles behind, and open.
     CloseAndOpen,
     /// Drop every handle, and open.
     DropAndOpen,
-    /// Drop the keyspace and create it again.
-    DropKeyspace {
+    /// Close, open read-only, and open.
+    OpenReadOnly,
+    /// Open what is open.
+    OpenTwice,
+    /// Arguments of every kind that are refused.
+    BadArguments {
+        keyspace: usize,
+    },
+    /// Handles of another database.
+    ForeignHandles {
         keyspace: usize,
     },
 }
@@ -102,6 +205,12 @@ pub enum Step {
 /// The generator of a seed.
 pub fn rng(seed: u64) -> StdRng {
     StdRng::seed_from_u64(seed)
+}
+
+/// The operations of a seed.
+pub fn list(seed: u64, len: usize) -> Vec<Step> {
+    let rng = &mut rng(seed);
+    (0..len).map(|_| Step::random(rng)).collect()
 }
 
 /// A key out of few, so that operations meet: short ones with all byte values that order could get wrong, and longer
@@ -153,6 +262,12 @@ fn keys(rng: &mut StdRng) -> Vec<Vec<u8>> {
     (0..rng.random_range(0..12)).map(|_| key(rng)).collect()
 }
 
+fn prefix(rng: &mut StdRng) -> Vec<u8> {
+    let mut prefix = key(rng);
+    prefix.truncate(rng.random_range(0..18));
+    prefix
+}
+
 /// A batch over all keyspaces.
 pub fn batch(rng: &mut StdRng) -> Vec<NumberedWrite> {
     let count = rng.random_range(0..12);
@@ -163,43 +278,131 @@ pub fn batch(rng: &mut StdRng) -> Vec<NumberedWrite> {
     (0..count).map(|_| write()).collect()
 }
 
+/// Metadata to go with a batch: mostly none.
+fn metadata(rng: &mut StdRng) -> Vec<NumberedEntry> {
+    let count = rng.random_range(0i32..6).saturating_sub(3).max(0);
+    let mut entry = || {
+        let value = rng.random_bool(0.7).then(|| vec![rng.random(); rng.random_range(0..60)]);
+        (rng.random_range(0..ENTRIES), value)
+    };
+    (0..count).map(|_| entry()).collect()
+}
+
+fn values_of(metadata: Vec<NumberedEntry>) -> Vec<(usize, Vec<u8>)> {
+    metadata.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+/// A place in the log, seen from the next number: mostly a little before it, sometimes long ago or beyond.
+fn at(rng: &mut StdRng) -> i64 {
+    match rng.random_range(0..10) {
+        0 => rng.random_range(0..3),
+        1..3 => -rng.random_range(100..5000),
+        _ => -rng.random_range(0..60),
+    }
+}
+
 impl Step {
-    /// The operation of a seed.
-    pub fn random(seed: u64) -> Step {
-        let rng = &mut rng(seed);
-        let keyspace = rng.random_range(0..KEYSPACES);
-        let which = rng.random_range(0..8);
-        let ends = [0, u64::MAX, rng.random()][rng.random_range(0..3)];
+    /// A random operation.
+    pub fn random(rng: &mut StdRng) -> Step {
         match rng.random_range(0..100) {
-            0..16 => Step::Put { keyspace, key: key(rng), value: value(rng) },
-            16..24 => Step::Delete { keyspace, key: key(rng) },
-            24..38 => {
-                let durability = [Durability::Buffered, Durability::Synced][rng.random_range(0..2)];
-                Step::Write { batch: batch(rng), durability }
+            0..44 => Step::random_write(rng),
+            44..62 => Step::random_read(rng),
+            62..78 => Step::random_view(rng),
+            78..86 => Step::random_log(rng),
+            _ => Step::random_upkeep(rng),
+        }
+    }
+
+    fn random_write(rng: &mut StdRng) -> Step {
+        let keyspace = rng.random_range(0..KEYSPACES);
+        match rng.random_range(0..44) {
+            0..14 => Step::Put { keyspace, key: key(rng), value: value(rng) },
+            14..21 => Step::Delete { keyspace, key: key(rng) },
+            21..35 => {
+                use Durability::{Buffered, NoLog, Synced};
+                let durability = [None, None, Some(Buffered), Some(Synced), Some(NoLog)][rng.random_range(0..5)];
+                Step::Write { batch: batch(rng), metadata: metadata(rng), durability }
             }
-            38..43 => Step::PutAll { keyspace, entries: keys(rng).into_iter().map(|key| (key, value(rng))).collect() },
-            43..46 => Step::DeleteAll { keyspace, keys: keys(rng) },
-            46..52 => Step::Get { keyspace, key: key(rng) },
-            52..56 => Step::GetMany { keyspace, keys: keys(rng) },
-            56..62 => Step::Range { keyspace, bounds: bounds(rng), ends },
-            62..66 => {
-                let mut prefix = key(rng);
-                prefix.truncate(rng.random_range(0..18));
-                Step::Prefix { keyspace, prefix, ends }
+            35..39 => Step::PutAll { keyspace, entries: keys(rng).into_iter().map(|key| (key, value(rng))).collect() },
+            39..41 => Step::DeleteAll { keyspace, keys: keys(rng) },
+            41..43 => {
+                let at = [0, 0, 0, 1, 5, -1, -3, -20, -5000][rng.random_range(0..9)];
+                Step::Apply { at, writes: batch(rng), metadata: values_of(metadata(rng)) }
             }
-            66..70 => Step::TakeSnapshot,
-            70..75 => Step::ReadSnapshot { which, keyspace, bounds: bounds(rng), ends },
-            75..77 => Step::DropSnapshot { which },
-            77..80 => Step::OpenIter { keyspace, bounds: bounds(rng) },
-            80..85 => Step::AdvanceIter { which, count: rng.random_range(1..20), ends },
-            85..86 => Step::Sync,
-            86..90 => Step::Flush { keyspace },
-            90..92 => Step::FlushAll,
-            92..94 => Step::Compact { keyspace },
-            94..96 => Step::WaitForCompaction,
-            96..97 => Step::CloseAndOpen,
-            97..98 => Step::DropAndOpen,
-            _ => Step::DropKeyspace { keyspace },
+            _ => {
+                let at = [0, 0, 2, -1][rng.random_range(0..4)];
+                let writes = if rng.random_bool(0.3) { batch(rng) } else { Vec::new() };
+                Step::ApplyDrop { at, keyspace, writes, metadata: values_of(metadata(rng)) }
+            }
+        }
+    }
+
+    fn random_ends(rng: &mut StdRng) -> Ends {
+        [0, u64::MAX, rng.random()][rng.random_range(0..3)]
+    }
+
+    fn random_read(rng: &mut StdRng) -> Step {
+        let (keyspace, ends) = (rng.random_range(0..KEYSPACES), Step::random_ends(rng));
+        match rng.random_range(0..18) {
+            0..6 => Step::Get { keyspace, key: key(rng) },
+            6..9 => Step::GetMany { keyspace, keys: keys(rng) },
+            9..13 => Step::Range { keyspace, bounds: bounds(rng), ends },
+            13..15 => Step::Prefix { keyspace, prefix: prefix(rng), ends },
+            15..16 => Step::Iterate { keyspace, ends },
+            16..17 => Step::ApproximateLen { keyspace },
+            _ => Step::Metadata { name: rng.random_range(0..ENTRIES) },
+        }
+    }
+
+    fn random_view(rng: &mut StdRng) -> Step {
+        let (keyspace, which) = (rng.random_range(0..KEYSPACES), rng.random_range(0..8));
+        let (ends, then) = (Step::random_ends(rng), rng.random_bool(0.7));
+        match rng.random_range(0..18) {
+            0..4 => Step::TakeSnapshot,
+            4..6 => Step::ReadSnapshot { which, keyspace, then, bounds: bounds(rng), ends },
+            6..7 => Step::ReadSnapshotPrefix { which, keyspace, then, prefix: prefix(rng), ends },
+            7..9 => Step::GetSnapshot { which, keyspace, then, keys: keys(rng) },
+            9..11 => Step::DropSnapshot { which },
+            11..13 => Step::OpenIter { keyspace, bounds: bounds(rng) },
+            13..14 => Step::OpenSnapshotIter { which, keyspace, then },
+            14..17 => Step::AdvanceIter { which, count: rng.random_range(1..20), ends },
+            _ => Step::DropIter { which },
+        }
+    }
+
+    fn random_log(rng: &mut StdRng) -> Step {
+        let (name, which, at) = (rng.random_range(0..ENTRIES), rng.random_range(0..8), at(rng));
+        match rng.random_range(0..16) {
+            0..3 => Step::Changes { at },
+            3..6 => Step::OpenChanges { at },
+            6..9 => Step::FollowChanges { which },
+            9..10 => Step::DropChanges { which },
+            10..13 => Step::SetCursor { name, at, metadata: values_of(metadata(rng)) },
+            13..15 => Step::Cursor { name },
+            _ => Step::RemoveCursor { name },
+        }
+    }
+
+    fn random_upkeep(rng: &mut StdRng) -> Step {
+        let keyspace = rng.random_range(0..KEYSPACES);
+        match rng.random_range(0..56) {
+            0..3 => Step::Sync,
+            3..13 => Step::Flush { keyspace },
+            13..17 => Step::FlushAll,
+            17..23 => Step::Compact { keyspace },
+            23..28 => Step::WaitForCompaction,
+            28..30 => Step::Verify,
+            30..33 => Step::Metrics,
+            33..34 => Step::Replicate,
+            34..36 => Step::ListKeyspaces,
+            36..41 => Step::OpenKeyspace { keyspace, default_options: rng.random_bool(0.2) },
+            41..46 => Step::DropKeyspace { keyspace, recreate: rng.random_bool(0.7) },
+            46..48 => Step::CloseAndOpen,
+            48..50 => Step::DropAndOpen,
+            50..51 => Step::OpenReadOnly,
+            51..52 => Step::OpenTwice,
+            52..54 => Step::BadArguments { keyspace },
+            _ => Step::ForeignHandles { keyspace },
         }
     }
 }

@@ -173,7 +173,7 @@ fn options_out_of_bounds() {
     for options in [
         Options::new().memory_bytes(0),
         Options::new().memory_bytes((4 << 20) - 1),
-        tiny().memtable_bytes((64 << 10) - 1),
+        tiny().memtable_bytes((4 << 10) - 1),
         tiny().memtable_bytes((2 << 20) + 1),
         tiny().block_cache_bytes((2 << 20) + 1),
         tiny().max_open_tables(15),
@@ -189,7 +189,7 @@ fn options_out_of_bounds() {
     let db = tiny().open(&path).unwrap();
     let defaults = KeyspaceOptions::new;
     for options in [
-        defaults().block_bytes(63),
+        defaults().block_bytes(0),
         defaults().block_bytes((1 << 20) + 1),
         defaults().filter_bits_per_key(33),
         defaults().level0_trigger(0),

@@ -142,3 +142,159 @@ fn the_manifest_is_never_ahead_of_the_log() -> Result<()> {
     late.lock().unwrap().take();
     Ok(())
 }
+
+/// A batch of another log that is refused leaves no trace, not even the keyspaces that it would have created; and none
+/// is taken for applied once the database is closed.
+#[test]
+fn a_refused_batch_of_another_log_creates_no_keyspace() -> Result<()> {
+    use siltstone::{Change, ChangeBatch, Error, KeyspaceName};
+    let db = tiny().file_system(Arc::new(SimFileSystem::new())).open("/db")?;
+    let put = |name: &str, key: &[u8]| Change::Put { keyspace: name.into(), key: key.into(), value: "v".into() };
+    let long = vec![0; siltstone::MAX_KEY_BYTES + 1];
+    let drop = Change::DropKeyspace { keyspace: KeyspaceName::from("a") };
+    for other in [put("a/b", b"k"), put("b", &long), drop] {
+        let batch = ChangeBatch::new(1, vec![put("a", b"k"), other])?;
+        assert!(matches!(db.apply::<&str>(&batch, &[]), Err(Error::InvalidArgument(_))));
+        assert!(db.keyspaces().is_empty(), "{:?}", db.keyspaces());
+    }
+    let batch = ChangeBatch::new(1, vec![put("a", b"k")])?;
+    assert!(matches!(db.apply(&batch, &[("", "v")]), Err(Error::InvalidArgument(_))));
+    assert!(db.keyspaces().is_empty());
+    assert_eq!(db.apply::<&str>(&batch, &[])?, 1);
+    db.close()?;
+    assert!(matches!(db.apply::<&str>(&batch, &[]), Err(Error::Closed)), "though it is in");
+    Ok(())
+}
+
+/// Memtables of dropped keyspaces that a snapshot keeps counted as memory of writers, and were never flushed: at some
+/// point every write waited for ever.
+#[test]
+fn dropped_keyspaces_that_a_snapshot_keeps_do_not_stop_writers() -> Result<()> {
+    let db = siltstone::Options::new().memory_bytes(4 << 20).file_system(Arc::new(SimFileSystem::new())).open("/db")?;
+    let (done, answer) = std::sync::mpsc::channel();
+    let writing = db.clone();
+    std::thread::spawn(move || {
+        let write = || -> Result<()> {
+            let mut snapshots = Vec::new();
+            for round in 0..8u32 {
+                let keyspace = writing.keyspace("a", siltstone::KeyspaceOptions::new())?;
+                (0..80u32).try_for_each(|n| keyspace.put(n.to_be_bytes(), vec![round as u8; 10 << 10]).map(drop))?;
+                snapshots.push((writing.snapshot(), keyspace));
+                writing.drop_keyspace("a")?;
+            }
+            for (round, (snapshot, keyspace)) in snapshots.iter().enumerate() {
+                assert_eq!(snapshot.get(keyspace, 3u32.to_be_bytes())?.unwrap()[0], round as u8);
+            }
+            Ok(())
+        };
+        done.send(write())
+    });
+    answer.recv_timeout(std::time::Duration::from_secs(60)).expect("writes go on")
+}
+
+/// What a handle of a dropped keyspace cannot do is an error, flush and compact too, and also for a flush that is under
+/// way when the keyspace goes: its caller was told that all of it is durable.
+#[test]
+fn a_flush_of_a_dropped_keyspace_says_so() -> Result<()> {
+    let doomed: Arc<Mutex<Option<siltstone::Db>>> = Arc::default();
+    let hook = {
+        let doomed = doomed.clone();
+        move |moment: &siltstone_tests::hook::Moment<'_>| {
+            if (moment.side, moment.op) == (Side::Before, Op::Create) {
+                let db = doomed.lock().unwrap().take();
+                db.iter().for_each(|db| assert!(db.drop_keyspace("a").unwrap()));
+            }
+        }
+    };
+    let file_system = HookFileSystem::new(Arc::new(SimFileSystem::new()), hook);
+    let db = tiny().file_system(Arc::new(file_system)).open("/db")?;
+    let keyspace = db.keyspace("a", tiny_keyspace())?;
+    keyspace.put("k", "v")?;
+    *doomed.lock().unwrap() = Some(db.clone());
+    let dropped = |answer: Result<()>| matches!(answer, Err(siltstone::Error::KeyspaceDropped { .. }));
+    assert!(dropped(keyspace.flush()), "dropped while its table was created");
+    assert!(dropped(keyspace.flush()) && dropped(keyspace.compact()), "and afterwards");
+    Ok(())
+}
+
+/// A keyspace that was dropped while a snapshot lived said that it still had keys; and once closed, its handle kept
+/// their memory.
+#[test]
+fn a_dropped_keyspace_is_empty_and_a_close_lets_go_of_it() -> Result<()> {
+    let db = tiny().file_system(Arc::new(SimFileSystem::new())).open("/db")?;
+    let keyspace = db.keyspace("a", tiny_keyspace())?;
+    keyspace.put("k", "v")?;
+    keyspace.flush()?;
+    let snapshot = db.snapshot();
+    db.drop_keyspace("a")?;
+    assert_eq!(keyspace.approximate_len(), 0);
+    assert_eq!(snapshot.get(&keyspace, "k")?.unwrap(), "v", "which the snapshot does not mind");
+    let entries = || keyspace.metrics().amplification.levels.iter().map(|level| level.entries).sum::<u64>();
+    assert_eq!(entries(), 1);
+    db.close()?;
+    assert_eq!(entries(), 0);
+    Ok(())
+}
+
+/// Metadata that was not logged was there until the close, and after the reopening it was what the log had said before:
+/// a position that went back.
+#[test]
+fn unlogged_metadata_outlives_a_close() -> Result<()> {
+    use siltstone::{Durability, WriteBatch};
+    let file_system = Arc::new(SimFileSystem::new());
+    let open = || tiny().file_system(file_system.clone()).open("/db");
+    let db = open()?;
+    let keyspace = db.keyspace("a", tiny_keyspace())?;
+    let write = |position: Option<&str>, durability| {
+        let mut batch = WriteBatch::new();
+        batch.put(&keyspace, "k", "v").metadata("position", position).metadata("constant", Some("c"));
+        db.write_with(batch, durability)
+    };
+    write(Some("1"), Durability::Buffered)?;
+    write(Some("2"), Durability::NoLog)?;
+    db.close()?;
+    let db = open()?;
+    assert_eq!(db.metadata("position").unwrap(), "2");
+    let mut removal = WriteBatch::new();
+    removal.metadata("position", None::<&str>);
+    db.write_with(removal, Durability::NoLog)?;
+    drop(db);
+    let db = open()?;
+    assert_eq!((db.metadata("position"), db.metadata("constant")), (None, Some("c".into())));
+    assert!(db.verify().is_ok());
+    Ok(())
+}
+
+/// A follower that begins in the middle of a segment was told that there is something to read, when it was all before
+/// its place: it came back at once from a wait, with nothing.
+#[test]
+fn waiting_for_changes_minds_where_they_begin() -> Result<()> {
+    let db = tiny().file_system(Arc::new(SimFileSystem::new())).open("/db")?;
+    let keyspace = db.keyspace("a", tiny_keyspace())?;
+    keyspace.put_all([("a", "1"), ("b", "2")])?;
+    let now = std::time::Duration::ZERO;
+    assert!(db.changes(2)?.wait(now), "the batch that holds 2");
+    let mut next = db.changes(3)?;
+    assert!(!next.wait(now), "caught up");
+    keyspace.put("c", "3")?;
+    assert!(next.wait(now));
+    assert_eq!(next.next().unwrap()?.first_seqno(), 3);
+    Ok(())
+}
+
+/// Once the log of a dropped keyspace was let go of, a write through its handle said that keyspace "#1" was dropped.
+#[test]
+fn a_dropped_keyspace_is_known_by_its_name() -> Result<()> {
+    let db = tiny().file_system(Arc::new(SimFileSystem::new())).open("/db")?;
+    let (dropped, other) = (db.keyspace("a", tiny_keyspace())?, db.keyspace("b", tiny_keyspace())?);
+    dropped.put("k", "v")?;
+    db.drop_keyspace("a")?;
+    while db.changes(1).is_ok() {
+        (0..100u32).try_for_each(|n| other.put(n.to_be_bytes(), [7; 2000]).map(drop))?;
+        db.flush()?;
+        db.wait_for_compaction()?;
+    }
+    let named = |answer: Result<u64>| matches!(answer, Err(siltstone::Error::KeyspaceDropped { name }) if name == "a");
+    assert!(named(dropped.put("k", "v")) && named(dropped.delete_all(["k"])));
+    Ok(())
+}

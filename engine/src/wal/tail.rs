@@ -36,7 +36,7 @@ pub(crate) struct Tail {
     offset: u64,
     /// The last number of the record before that.
     last_seqno: SeqNo,
-    /// Records that end before this number are passed over.
+    /// Records that end before this number, which is at least 1, are passed over.
     from: SeqNo,
 }
 
@@ -92,7 +92,9 @@ impl Tail {
     /// there is one.
     pub(crate) fn wait(&self, timeout: Duration) -> bool {
         let wal = &self.wal;
-        if wal.published_logged.load(Ordering::Acquire) > self.last_seqno {
+        // What comes before the place that was asked for is passed over, so it is nothing to read.
+        let read_seqno = self.last_seqno.max(self.from - 1);
+        if wal.published_logged.load(Ordering::Acquire) > read_seqno {
             return true;
         }
         let deadline = Instant::now().checked_add(timeout);
@@ -100,7 +102,7 @@ impl Tail {
         // SeqCst, both: see `Wal::publish`. The increment comes under the lock, so that a wake-up cannot fall between
         // the check and the wait.
         wal.waiting_tails.fetch_add(1, Ordering::SeqCst);
-        if wal.published_logged.load(Ordering::SeqCst) <= self.last_seqno {
+        if wal.published_logged.load(Ordering::SeqCst) <= read_seqno {
             match deadline {
                 Some(deadline) => drop(wal.tail_wakeup.wait_until(&mut lock, deadline)),
                 None => wal.tail_wakeup.wait(&mut lock),
@@ -109,7 +111,7 @@ impl Tail {
         // Relaxed: the lock is held; a count that is too high for a moment costs a needless wake-up.
         wal.waiting_tails.fetch_sub(1, Ordering::Relaxed);
         // Acquire pairs with the store in `Wal::publish`.
-        wal.published_logged.load(Ordering::Acquire) > self.last_seqno
+        wal.published_logged.load(Ordering::Acquire) > read_seqno
     }
 
     fn read_next(&mut self) -> Result<Option<TailRecord>> {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::batch::{KeyspaceId, Op, Ops};
+use crate::batch::{KeyspaceId, Op, Ops, WriteBatch};
 use crate::error::{Error, Result};
 use crate::key::{MAX_SEQNO, SeqNo, Trailer, ValueKind};
 use crate::memtable::Memtable;
@@ -144,10 +144,10 @@ impl CommitState {
     }
 
     /// After the log's publication: whoever sees an entry and then syncs the log has it on storage.
-    fn set_metadata(&self, encoded: &[u8]) {
+    fn set_metadata(&self, encoded: &[u8], logged: bool) {
         for op in Ops::new(encoded).flatten() {
             if let Op::Metadata { name, value } = op {
-                self.store.metadata.set(name, value);
+                self.store.metadata.set(name, value, logged);
             }
         }
     }
@@ -208,6 +208,26 @@ impl CommitState {
     }
 }
 
+impl CommitState {
+    /// Logs what metadata is now where that was not logged: the log may hold an earlier change, which replay would
+    /// bring back. For the end of a close, when the data that came with it is in tables.
+    ///
+    /// # Errors
+    /// `Io` if the log cannot be written.
+    pub(crate) fn log_metadata(&mut self) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        for (name, value) in self.store.metadata.unlogged() {
+            batch.metadata_in(&name, value.as_deref());
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.log.append(self.last_seqno + 1, 0, &batch.encoded)?;
+        self.log.publish(self.last_seqno);
+        Ok(())
+    }
+}
+
 impl Commit for CommitState {
     fn commit(&mut self, request: &Request) -> Result<SeqNo> {
         self.store.health.check_write()?;
@@ -225,7 +245,7 @@ impl Commit for CommitState {
         self.store.publish(last);
         self.log.publish(last);
         if inserted.has_metadata {
-            self.set_metadata(&request.encoded);
+            self.set_metadata(&request.encoded, logged);
         }
         if inserted.full {
             self.seal_full();
