@@ -12,6 +12,7 @@ pub mod kill;
 pub mod log;
 pub mod options;
 pub mod runner;
+pub mod soak;
 pub mod state;
 pub mod steps;
 pub mod workload;
