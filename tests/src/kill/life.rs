@@ -16,6 +16,9 @@ use super::point::{KILL_AT, Phase, Point};
 /// The number of SIGKILL.
 const SIGKILL: i32 = 9;
 
+/// Where Linux keeps files in memory.
+const MEMORY: &str = "/dev/shm";
+
 /// A driver that has not died, or come to its end, after this time hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -60,17 +63,29 @@ impl Life {
     /// # Panics
     /// If there is none to be had.
     pub fn new(seed: u64) -> Self {
-        let scratch = tempfile::tempdir().expect("a temporary directory");
+        Life::within(seed, tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    /// A new one on a filesystem in memory, if the system has one: what a killed process leaves is the same there, and
+    /// a sync costs nothing.
+    ///
+    /// # Panics
+    /// If there is no temporary directory to be had.
+    pub fn in_memory(seed: u64) -> Self {
+        tempfile::tempdir_in(MEMORY).map_or_else(|_| Life::new(seed), |scratch| Life::within(seed, scratch))
+    }
+
+    fn within(seed: u64, scratch: TempDir) -> Self {
         let layout = Layout::new(scratch.path());
         Life { seed, run: 0, layout, threads: Default::default(), what: "new".to_owned(), _scratch: scratch }
     }
 
-    /// A copy, with a directory of its own.
+    /// A copy, with a directory of its own, in memory.
     ///
     /// # Panics
     /// If files cannot be copied.
     pub fn fork(&self) -> Self {
-        let mut fork = Life::new(self.seed);
+        let mut fork = Life::in_memory(self.seed);
         fork.run = self.run;
         fork.threads = self.threads.clone();
         fork.what = format!("{}, copied", self.what);

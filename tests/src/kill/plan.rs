@@ -272,13 +272,13 @@ impl Plan {
 
     /// Of the log that is shipped to.
     pub fn sink_options(&self) -> FileSinkOptions {
-        FileSinkOptions::new().segment_bytes(one_of(&mut self.rng(3), &[8 << 10, 32 << 10]))
+        FileSinkOptions::new().segment_bytes(one_of(&mut self.rng(3), &[32 << 10, 128 << 10]))
     }
 
     /// Of the shipper.
     pub fn ship_options(&self) -> ShipOptions {
         let rng = &mut self.rng(4);
-        ShipOptions::new().flush_bytes(one_of(rng, &[1 << 10, 64 << 10])).flush_interval(Duration::from_millis(1))
+        ShipOptions::new().flush_bytes(one_of(rng, &[4 << 10, 64 << 10])).flush_interval(Duration::from_millis(1))
     }
 }
 
