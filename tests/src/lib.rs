@@ -6,11 +6,13 @@
 //! Everything here panics with the seed's description when the engine is wrong: these are assertions.
 
 pub mod evidence;
+pub mod faults;
 pub mod history;
 pub mod hook;
 pub mod kill;
 pub mod log;
 pub mod options;
+pub mod power_cut;
 pub mod runner;
 pub mod soak;
 pub mod state;
