@@ -163,7 +163,7 @@ impl WritableFile for Hooked<Box<dyn WritableFile>> {
 
 impl ReadableFile for Hooked<Arc<dyn ReadableFile>> {
     fn len(&self) -> io::Result<u64> {
-        self.inner.len()
+        around(&self.hook, Op::Len, &self.path, || self.inner.len())
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
@@ -171,7 +171,7 @@ impl ReadableFile for Hooked<Arc<dyn ReadableFile>> {
     }
 
     fn map(&self) -> io::Result<bytes::Bytes> {
-        around(&self.hook, Op::Read, &self.path, || self.inner.map())
+        around(&self.hook, Op::Map, &self.path, || self.inner.map())
     }
 }
 

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::evidence::totals;
-use crate::kill;
+use crate::{faults, kill, power_cut};
 
 /// The environment variable that says how long, in seconds.
 pub const SECONDS: &str = "SILTSTONE_SOAK_SECONDS";
@@ -28,7 +28,11 @@ pub const SEED: &str = "SILTSTONE_SOAK_SEED";
 pub type Kind = (&'static str, fn(u64));
 
 /// Every kind there is.
-pub const ROUNDS: &[Kind] = &[("kill", kill::round)];
+pub const ROUNDS: &[Kind] = &[("power_cut", power_cut::round), ("faults", fault_round), ("kill", kill::round)];
+
+fn fault_round(seed: u64) {
+    faults::round(seed);
+}
 
 /// How many rounds run at the same time.
 const THREADS: usize = 2;

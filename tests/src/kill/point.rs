@@ -57,7 +57,7 @@ const PHASES: [(Phase, &str); 3] =
 
 const SIDES: [(Side, &str); 3] = [(Side::Before, "before"), (Side::Middle, "middle"), (Side::After, "after")];
 
-const OPS: [(Op, &str); 17] = [
+const OPS: [(Op, &str); 19] = [
     (Op::Create, "create"),
     (Op::OpenAppend, "open-append"),
     (Op::Open, "open"),
@@ -72,7 +72,9 @@ const OPS: [(Op, &str); 17] = [
     (Op::Append, "append"),
     (Op::Sync, "sync"),
     (Op::StartWriteback, "start-writeback"),
+    (Op::Len, "len"),
     (Op::Read, "read"),
+    (Op::Map, "map"),
     (Op::MappedWrite, "mapped-write"),
     (Op::MappedSync, "mapped-sync"),
 ];
@@ -136,7 +138,8 @@ pub struct Class {
 impl Class {
     /// Whether calls of this class change what is stored.
     pub fn changes_files(&self) -> bool {
-        !matches!(self.op, Op::Open | Op::Read | Op::ReadDir | Op::Lock | Op::StartWriteback)
+        use Op::{Len, Lock, Map, Open, Read, ReadDir, StartWriteback};
+        !matches!(self.op, Open | Len | Read | Map | ReadDir | Lock | StartWriteback)
     }
 }
 
