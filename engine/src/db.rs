@@ -4,8 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::background::Pool;
 use crate::batch::WriteBatch;
 use crate::changes::{ChangeBatch, Changes};
@@ -17,6 +15,7 @@ use crate::options::{Durability, KeyspaceOptions, Options};
 use crate::slice::Slice;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+use crate::sync::Mutex;
 use crate::tree::Tree;
 use crate::verify::Report;
 use crate::write::commit::Writer;

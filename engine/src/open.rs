@@ -5,8 +5,6 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::background::Pool;
 use crate::batch::{KeyspaceId, Op, Ops};
 use crate::cache::BlockCache;
@@ -20,6 +18,7 @@ use crate::metadata::Metadata;
 use crate::name::KeyspaceName;
 use crate::options::Options;
 use crate::store::{Store, StoreParts, Trees};
+use crate::sync::Mutex;
 use crate::table::handle::{Purger, TableCache, TableCacheLimits, TableHandle, table_number, table_path};
 use crate::tree::Tree;
 use crate::version::edit::{Edit, LogFloor};

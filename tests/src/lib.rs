@@ -10,6 +10,7 @@ pub mod faults;
 pub mod history;
 pub mod hook;
 pub mod kill;
+pub mod linearizability;
 pub mod log;
 pub mod options;
 pub mod power_cut;

@@ -369,12 +369,9 @@ fn recover(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<Tail> {
         return recover_without_header(fs, directory, &segments, first_position);
     };
     let mut end = first_position;
-    loop {
-        match reader.next()? {
-            Next::Batch(_) => end = reader.position(),
-            // What is torn is not taken into the new file.
-            Next::End | Next::Torn => break,
-        }
+    // What is torn is not taken into the new file.
+    while let Next::Batch(_) = reader.next()? {
+        end = reader.position();
     }
     Ok(Tail {
         first_position,

@@ -1,10 +1,8 @@
 //! The durable side of all versions: one manifest, one change at a time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
-
 use crate::error::{Error, Result};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::version::edit::Edit;
 use crate::version::manifest::Manifest;
 use crate::version::state::ManifestState;

@@ -1,11 +1,11 @@
 //! Who still needs which segments, and letting go of the others.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{SegmentList, Wal};
 use crate::error::{Error, Result};
 use crate::key::SeqNo;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A reader's or durable consumer's place in the log, as retention sees it.
 #[derive(Debug)]

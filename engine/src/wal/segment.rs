@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 
@@ -11,6 +10,7 @@ use super::format::{self, HEADER_BYTES, RECORD_ALIGN, RECORD_HEADER_BYTES, Recor
 use crate::error::{Error, Result};
 use crate::fs::{FileSystem, MappedSync, ReadableFile};
 use crate::key::SeqNo;
+use crate::sync::atomic::AtomicU64;
 
 /// How much is read from a segment at once, in bytes.
 const CHUNK_BYTES: u64 = 256 << 10;

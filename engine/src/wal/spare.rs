@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::format::{self, HEADER_BYTES, SegmentHeader};
 use super::segment::{Backing, Segment};
@@ -10,6 +9,7 @@ use super::{FIRST_SEGMENT_BYTES, Wal};
 use crate::error::{Error, Result};
 use crate::fs::MappedFile;
 use crate::key::SeqNo;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How many released files are kept for reuse.
 const MAX_SPARES: usize = 2;

@@ -8,14 +8,13 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::thread::Thread;
-
-use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
 use crate::key::SeqNo;
 use crate::options::Durability;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{IS_MODEL, Mutex, MutexGuard, hint, thread_local};
 
 /// A batch as the commit path takes it.
 #[derive(Debug)]
@@ -107,7 +106,7 @@ thread_local! {
 }
 
 /// How often a waiter looks before it sleeps: about as long as a commit takes, less than a sleep and a wake-up cost.
-const SPINS: u32 = 200;
+const SPINS: u32 = if IS_MODEL { 1 } else { 200 };
 
 /// The commit lock with its waiting callers.
 pub(crate) struct CommitQueue<S: Commit> {
@@ -150,8 +149,8 @@ impl<S: Commit> CommitQueue<S> {
 
     #[cold]
     fn commit_in_group(&self, request: Request) -> (Request, Result<SeqNo>) {
-        let ticket = TICKET.with_borrow_mut(|mine| mine.take()).unwrap_or_else(|| {
-            Arc::new(Ticket { body: Mutex::default(), done: AtomicBool::new(false), thread: std::thread::current() })
+        let ticket = TICKET.with(|mine| mine.borrow_mut().take()).unwrap_or_else(|| {
+            Arc::new(Ticket { body: Mutex::default(), done: AtomicBool::new(false), thread: thread::current() })
         });
         // Relaxed: the ticket is handed over by the queue's lock below.
         ticket.done.store(false, Ordering::Relaxed);
@@ -167,15 +166,15 @@ impl<S: Commit> CommitQueue<S> {
                 self.serve(&mut self.held(state));
             } else if spins < SPINS {
                 spins += 1;
-                std::hint::spin_loop();
+                hint::spin_loop();
             } else {
-                std::thread::park();
+                thread::park();
             }
         }
         let mut body = ticket.body.lock();
         let (request, answer) = (body.request.take(), body.answer.take());
         drop(body);
-        TICKET.with_borrow_mut(|mine| *mine = Some(ticket));
+        TICKET.with(|mine| *mine.borrow_mut() = Some(ticket));
         let panicked = || Err(Error::ReadOnly { reason: "a thread panicked while it committed".to_owned() });
         match request {
             Some(request) => (request, answer.unwrap_or_else(panicked)),

@@ -151,7 +151,7 @@ fn a_segment_without_numbers_is_synced_before_what_follows_it() {
             writer.append(2, 0, &payload(2, 2000)).unwrap();
         } else {
             let mut file = sim.create_mapped(&format::segment_path(dir(), 2), 4096).unwrap();
-            wal.start_segment(2, 1, file.as_mut()).unwrap();
+            wal.start_segment(2, 1, wal.total_bytes(), file.as_mut()).unwrap();
         }
         drop((wal, writer));
         let (wal, mut writer) = reopen(&fs, &sim, 1);
