@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::sync::{Mutex, PoisonError};
 
 /// The environment variable that names the file.
 pub const FILE: &str = "SILTSTONE_EVIDENCE";
@@ -47,6 +48,14 @@ pub const FIGURES: [(&str, &str); 27] = [
     ("wrong", "Wrong answers"),
 ];
 
+/// What this process has recorded so far.
+static TOTALS: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
+
+/// The figures that this process has recorded so far.
+pub fn totals() -> BTreeMap<String, u64> {
+    TOTALS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// Adds `count` to a figure of [`FIGURES`].
 ///
 /// # Panics
@@ -54,6 +63,7 @@ pub const FIGURES: [(&str, &str); 27] = [
 pub fn record(figure: &str, count: u64) {
     assert!(FIGURES.iter().any(|(key, _)| *key == figure), "no figure {figure:?}");
     println!("evidence: {figure} {count}");
+    *TOTALS.lock().unwrap_or_else(PoisonError::into_inner).entry(figure.to_owned()).or_default() += count;
     let Some(path) = std::env::var_os(FILE) else { return };
     let mut file = OpenOptions::new().create(true).append(true).open(path).expect("the evidence file opens");
     // One call, so that lines of tests that run at the same time stay whole.

@@ -1,5 +1,5 @@
-//! A filesystem that tells of every call on it, before and after: to act in the middle of an engine's operation (write,
-//! kill, panic), where no timing could aim.
+//! A filesystem that tells of every call on it, before, in the middle and after: to act in the middle of an engine's
+//! operation (write, kill, panic), where no timing could aim.
 
 use std::fmt;
 use std::io;
@@ -14,6 +14,9 @@ use siltstone::fs::{DirEntry, FileLock, FileSystem, LockKind, MappedFile, Mapped
 pub enum Side {
     /// Nothing was done yet.
     Before,
+    /// Half of it was done, for calls that a process can die in the middle of: an append or a mapped write has put the
+    /// first half of its bytes, a mapped file is there with half of its length.
+    Middle,
     /// It was done, whatever came of it.
     After,
 }
@@ -21,7 +24,7 @@ pub enum Side {
 /// A moment in the life of a filesystem.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment<'m> {
-    /// Before or after the call.
+    /// Before, in the middle of or after the call.
     pub side: Side,
     /// Which call.
     pub op: Op,
@@ -81,7 +84,11 @@ impl FileSystem for HookFileSystem {
     }
 
     fn create_mapped(&self, path: &Path, len: u64) -> io::Result<Box<dyn MappedFile>> {
-        let file = around(&self.hook, Op::CreateMapped, path, || self.inner.create_mapped(path, len))?;
+        let file = around(&self.hook, Op::CreateMapped, path, || {
+            drop(self.inner.create_mapped(path, len / 2)?);
+            (self.hook)(&Moment { side: Side::Middle, op: Op::CreateMapped, path });
+            self.inner.create_mapped(path, len)
+        })?;
         Ok(Box::new(self.wrap(path, file)))
     }
 
@@ -133,7 +140,12 @@ impl<T: fmt::Debug> fmt::Debug for Hooked<T> {
 
 impl WritableFile for Hooked<Box<dyn WritableFile>> {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        around(&self.hook, Op::Append, &self.path, || self.inner.append(bytes))
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        around(&self.hook, Op::Append, &self.path, || {
+            self.inner.append(first)?;
+            (self.hook)(&Moment { side: Side::Middle, op: Op::Append, path: &self.path });
+            self.inner.append(second)
+        })
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -151,7 +163,7 @@ impl WritableFile for Hooked<Box<dyn WritableFile>> {
 
 impl ReadableFile for Hooked<Arc<dyn ReadableFile>> {
     fn len(&self) -> io::Result<u64> {
-        self.inner.len()
+        around(&self.hook, Op::Len, &self.path, || self.inner.len())
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
@@ -159,7 +171,7 @@ impl ReadableFile for Hooked<Arc<dyn ReadableFile>> {
     }
 
     fn map(&self) -> io::Result<bytes::Bytes> {
-        around(&self.hook, Op::Read, &self.path, || self.inner.map())
+        around(&self.hook, Op::Map, &self.path, || self.inner.map())
     }
 }
 
@@ -169,7 +181,12 @@ impl MappedFile for Hooked<Box<dyn MappedFile>> {
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        around(&self.hook, Op::MappedWrite, &self.path, || self.inner.write_at(offset, bytes))
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        around(&self.hook, Op::MappedWrite, &self.path, || {
+            self.inner.write_at(offset, first)?;
+            (self.hook)(&Moment { side: Side::Middle, op: Op::MappedWrite, path: &self.path });
+            self.inner.write_at(offset.saturating_add(first.len() as u64), second)
+        })
     }
 
     fn syncer(&self) -> Arc<dyn MappedSync> {

@@ -23,6 +23,7 @@ pub mod power_cut;
 pub mod probes;
 pub mod reduce;
 pub mod runner;
+pub mod soak;
 pub mod source;
 pub mod state;
 pub mod steps;

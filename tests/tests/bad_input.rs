@@ -293,7 +293,9 @@ fn another_process_holds_the_directory_and_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let (path, oracle) = (dir.path().join("db"), dir.path().join("oracle"));
     let mut driver = Command::new(env!("CARGO_BIN_EXE_kill_driver"));
-    let mut driver = driver.arg(&path).arg(&oracle).args(["1", "1", "1", "1"]).stderr(Stdio::null()).spawn().unwrap();
+    // A life and a run, no limit, and no event of its threads before.
+    let numbers = [0, 0, u64::MAX].into_iter().chain([0; kill::plan::THREADS]).map(|number| number.to_string());
+    let mut driver = driver.arg(dir.path()).args(numbers).stderr(Stdio::null()).spawn().unwrap();
     let started = Instant::now();
     while !fs::metadata(&oracle).is_ok_and(|oracle| oracle.len() > 16_000) && started.elapsed().as_secs() < 60 {
         std::thread::sleep(Duration::from_millis(1));
@@ -305,8 +307,8 @@ fn another_process_holds_the_directory_and_is_killed() {
     assert_eq!(answers, (true, true));
     let entries = {
         let db = tiny().read_only(true).open(&path).unwrap();
-        dump(&db, &kill::keyspace_options()).unwrap().values().map(BTreeMap::len).sum()
+        dump(&db, &tiny_keyspace()).unwrap().values().map(BTreeMap::len).sum()
     };
     assert!(entries > 100);
-    check_read_only(&path, entries, kill::keyspace_options());
+    check_read_only(&path, entries, tiny_keyspace());
 }

@@ -129,7 +129,7 @@ impl FileSystem for OsFileSystem {
             }
         };
         match taken {
-            Ok(()) => Ok(Box::new(OsLock { _file: file })),
+            Ok(()) => Ok(Box::new(OsLock(file))),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -221,13 +221,19 @@ impl ReadableFile for OsReadableFile {
     }
 }
 
-/// The lock goes with the file descriptor.
+/// Lets go of the lock itself. Closing the descriptor is not enough: a child process that another thread is just
+/// starting has a copy of it until it runs its own program.
 #[derive(Debug)]
-struct OsLock {
-    _file: File,
-}
+struct OsLock(File);
 
 impl FileLock for OsLock {}
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // Should it fail, closing the file does the same a moment later.
+        let _ = self.0.unlock();
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -302,6 +308,19 @@ mod tests {
         assert_eq!(OsFileSystem.read_dir(dir.path()).unwrap(), [entry("x", 0)]);
         assert_eq!(OsFileSystem.open(&deep.join("b")).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(OsFileSystem.memory_bytes().is_none_or(|bytes| bytes > 1 << 20));
+    }
+
+    /// Starting a process copies every descriptor for a moment: a lock that was let go meanwhile seemed held.
+    #[test]
+    fn a_lock_is_free_although_a_copy_of_its_descriptor_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let file = File::create(&path).unwrap();
+        file.try_lock().unwrap();
+        let copy = file.try_clone().unwrap();
+        drop(OsLock(file));
+        assert!(OsFileSystem.lock(&path, LockKind::Exclusive).is_ok());
+        drop(copy);
     }
 
     #[test]
