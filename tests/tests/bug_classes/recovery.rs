@@ -373,13 +373,12 @@ fn names() -> [String; 3] {
 
 fn write_batches(sim: &SimFileSystem, written: &Mutex<u8>) -> Result<()> {
     let db = open(sim)?;
-    let keyspaces = names().map(|name| db.keyspace(name, tiny_keyspace()));
+    let keyspaces: Vec<Keyspace> =
+        names().into_iter().map(|name| db.keyspace(name, tiny_keyspace())).collect::<Result<_>>()?;
     for round in 1..=6u8 {
         let mut batch = WriteBatch::new();
         for keyspace in &keyspaces {
-            if let Ok(keyspace) = keyspace {
-                batch.put(keyspace, "round", [round]).put(keyspace, "padding", vec![round; 700]);
-            }
+            batch.put(keyspace, "round", [round]).put(keyspace, "padding", vec![round; 700]);
         }
         let durability = if round % 3 == 0 { Durability::Synced } else { Durability::Buffered };
         db.write_with(batch, durability)?;
