@@ -82,11 +82,14 @@ fn iterator_error_looks_like_the_end() -> Done {
         } else {
             db.flush()?
         }
-        let tables: Vec<_> =
-            sim.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == "table")).collect();
+        // Opened once, so that tables which were replaced but not yet removed are gone.
+        let sound = sim.crash_clone(Keep::All, 0);
+        open(&sound)?.close()?;
+        let mut tables = sound.paths();
+        tables.retain(|path| path.extension().is_some_and(|kind| kind == "table"));
         for table in &tables {
             for mmap in [true, false] {
-                let damaged = sim.crash_clone(Keep::All, 0);
+                let damaged = sound.crash_clone(Keep::All, 0);
                 let middle = damaged.read(table)?.len() as u64 * 2 / 5;
                 damaged.flip_bit(table, middle, 3)?;
                 let damaged = on(damaged).mmap_reads(mmap).read_only(true).open("/db")?;
@@ -253,6 +256,8 @@ fn drop_races_compaction() -> Done {
     let db = open(&sim)?;
     assert_eq!(contents(&a(&db)), BTreeMap::from([(b"k".to_vec(), b"v".to_vec())]));
     db.flush()?;
+    // What was replaced is removed by the background, or by the next open.
+    db.close()?;
     let tables = sim.paths().iter().filter(|path| path.extension().is_some_and(|kind| kind == "table")).count();
     assert_eq!(tables, 1, "tables of dropped keyspaces");
     Ok(())
@@ -279,8 +284,9 @@ fn poisoned_locks_by_a_caller() -> Done {
     Ok(db.close()?)
 }
 
-/// A hook that panics at the `nth` call of a kind, on threads of the background or on callers', from then on.
+/// A hook that panics at each call of a kind, on threads of the background or on callers', while it is armed.
 struct Bomb {
+    side: Side,
     op: Op,
     background: bool,
     armed: AtomicBool,
@@ -288,15 +294,15 @@ struct Bomb {
 }
 
 impl Bomb {
-    fn arm(op: Op, background: bool) -> Arc<Self> {
-        Arc::new(Bomb { op, background, armed: AtomicBool::new(false), went_off: AtomicU64::new(0) })
+    fn new(side: Side, op: Op, background: bool) -> Arc<Self> {
+        Arc::new(Bomb { side, op, background, armed: AtomicBool::new(false), went_off: AtomicU64::new(0) })
     }
 
     fn hook(self: &Arc<Self>) -> impl Fn(&Moment<'_>) + Send + Sync + 'static {
         let bomb = self.clone();
         move |moment: &Moment<'_>| {
             let background = std::thread::current().name().is_some_and(|name| name.starts_with("siltstone-"));
-            if (moment.side, moment.op) == (Side::Before, bomb.op)
+            if (moment.side, moment.op) == (bomb.side, bomb.op)
                 && background == bomb.background
                 && bomb.armed.load(Ordering::SeqCst)
             {
@@ -316,7 +322,7 @@ const BOMBED: [Op; 8] =
 fn poisoned_locks_in_the_background() -> Done {
     for op in BOMBED {
         let sim = SimFileSystem::new();
-        let bomb = Bomb::arm(op, true);
+        let bomb = Bomb::new(Side::Before, op, true);
         let fs = HookFileSystem::new(Arc::new(sim.clone()), bomb.hook());
         let db = on(fs).background_threads(3).mmap_reads(false).block_cache_bytes(0).open("/db")?;
         let keyspace = a(&db);
@@ -365,7 +371,7 @@ fn check_survivor(sim: &SimFileSystem, last: u32, op: Op) {
 fn poisoned_locks_under_callers() -> Done {
     for op in BOMBED {
         let sim = SimFileSystem::new();
-        let bomb = Bomb::arm(op, false);
+        let bomb = Bomb::new(Side::Before, op, false);
         let fs = HookFileSystem::new(Arc::new(sim.clone()), bomb.hook());
         let db = on(fs).mmap_reads(false).block_cache_bytes(0).open("/db")?;
         let keyspace = a(&db);
@@ -380,7 +386,9 @@ fn poisoned_locks_under_callers() -> Done {
                         bomb.armed.fetch_or(n == 300, Ordering::SeqCst);
                         let durability = if n % 50 < 3 { Durability::Synced } else { Durability::Buffered };
                         let mut batch = WriteBatch::new();
-                        batch.put(keyspace, n.to_be_bytes(), [2; 200]);
+                        // Some are larger than a segment: the caller makes one for each.
+                        let value_bytes = if n % 50 == 10 { 100 << 10 } else { 200 };
+                        batch.put(keyspace, n.to_be_bytes(), vec![2; value_bytes]);
                         let answer = catch_unwind(AssertUnwindSafe(|| db.write_with(batch, durability)));
                         match answer {
                             Ok(Ok(_)) => drop(acknowledged.fetch_add(1, Ordering::SeqCst)),
@@ -399,11 +407,16 @@ fn poisoned_locks_under_callers() -> Done {
             }
         });
         let _new = catch_unwind(AssertUnwindSafe(|| db.keyspace("new", tiny_keyspace()).map(drop)));
-        // Dropping the last handle meets the bomb once more, here while another panic unwinds.
         let last = acknowledged.load(Ordering::SeqCst);
         if op != Op::Read {
             assert_eq!(keyspace.iter().count(), 600, "{op:?}: reads survive");
         }
+        if matches!(op, Op::MappedWrite | Op::CreateMapped) {
+            assert!(db.metrics().read_only_reason.is_some(), "{op:?}: a commit was cut short");
+        }
+        // Dropping the last handle meets the bomb once more, here while another panic unwinds: there is something to
+        // sync.
+        let _unsynced = catch_unwind(AssertUnwindSafe(|| keyspace.put(0u32.to_be_bytes(), [2; 200]).is_ok()));
         let unwound = catch_unwind(AssertUnwindSafe(move || {
             let _dropped_by_the_panic = (keyspace, db);
             panic!("of the caller");
@@ -411,6 +424,32 @@ fn poisoned_locks_under_callers() -> Done {
         assert!(unwound.is_err());
         assert!(bomb.went_off.load(Ordering::SeqCst) > 0, "{op:?} never came");
         check_survivor(&sim, last, op);
+    }
+    Ok(())
+}
+
+/// The filesystem panics while a caller changes the manifest, before and after the call has done its work: nothing is
+/// appended behind an edit that may be there by halves.
+#[test]
+fn poisoned_locks_of_the_manifest() -> Done {
+    for (side, op) in [Side::Before, Side::After].into_iter().flat_map(|side| [(side, Op::Append), (side, Op::Sync)]) {
+        let sim = SimFileSystem::new();
+        let bomb = Bomb::new(side, op, false);
+        let db = on(HookFileSystem::new(Arc::new(sim.clone()), bomb.hook())).open("/db")?;
+        a(&db).put("k", "v")?;
+        bomb.armed.store(true, Ordering::SeqCst);
+        let panicked = catch_unwind(AssertUnwindSafe(|| db.keyspace("new", tiny_keyspace()).map(drop)));
+        assert!(panicked.is_err(), "{side:?} {op:?}");
+        bomb.armed.store(false, Ordering::SeqCst);
+        let other = db.keyspace("other", tiny_keyspace());
+        assert!(matches!(other, Err(Error::ReadOnly { .. })), "{side:?} {op:?}: {other:?}");
+        assert_eq!(a(&db).get("k")?.unwrap(), "v", "reads survive");
+        drop(db);
+        let db = open(&sim)?;
+        let names = db.keyspaces();
+        assert!(names == ["a"] || names == ["a", "new"], "{side:?} {op:?}: {names:?}");
+        assert_eq!(contents(&a(&db)).len(), 1);
+        db.keyspace("new", tiny_keyspace())?.put("k", "v")?;
     }
     Ok(())
 }

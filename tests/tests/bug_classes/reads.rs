@@ -137,24 +137,28 @@ fn version_needed_by_a_snapshot_dropped() -> Done {
     Ok(())
 }
 
-/// Deletes of keys whose puts lie in level 0, in the level below and at the bottom, in tables that take part in the
-/// compaction and in ones that do not.
+/// Deletes of keys whose puts lie in level 0, in the levels below and at the bottom, in tables that take part in the
+/// compaction and in ones that do not: the tree is deep enough that deletes stay in the middle for a while.
 #[test]
 fn tombstone_resurrection() -> Done {
-    for seed in 0..4 {
-        let sim = SimFileSystem::new();
-        let db = open(&sim)?;
-        let options = tiny_keyspace().level0_trigger(2).dynamic_levels(seed % 2 == 0).target_table_bytes(4 << 10);
-        let keyspace = db.keyspace("a", options.clone())?;
-        let rng = &mut rng(seed);
+    const KEYS: u32 = 5000;
+    let mut tombstones_in_the_middle = 0;
+    for dynamic in [true, false] {
+        let db = open(&SimFileSystem::new())?;
+        let keyspace = db.keyspace("a", tiny_keyspace().dynamic_levels(dynamic).level_ratio(2))?;
+        let rng = &mut rng(u64::from(dynamic));
         let key = |n: u32| n.to_be_bytes().to_vec();
-        let mut expected: BTreeMap<Vec<u8>, Vec<u8>> = (0..1500).map(|n| (key(n), vec![1; 100])).collect();
-        keyspace.put_all(expected.clone())?;
+        let mut expected: BTreeMap<Vec<u8>, Vec<u8>> = (0..KEYS).map(|n| (key(n), vec![1; 200])).collect();
+        for part in expected.iter().collect::<Vec<_>>().chunks(200) {
+            keyspace.put_all(part.iter().copied())?;
+            // In step with the background, so that the tree takes the same shape each time.
+            db.wait_for_compaction()?;
+        }
         keyspace.compact()?;
-        for round in 0..60u8 {
-            for _ in 0..15 {
-                let key = key(rng.random_range(0..1500));
-                if rng.random_bool(0.6) {
+        for round in 0..50u8 {
+            for _ in 0..30 {
+                let key = key(rng.random_range(0..KEYS));
+                if rng.random_bool(0.7) {
                     keyspace.delete(&key)?;
                     expected.remove(&key);
                 } else {
@@ -163,17 +167,20 @@ fn tombstone_resurrection() -> Done {
                 }
             }
             keyspace.flush()?;
-            if round % 12 == 11 {
-                db.wait_for_compaction()?;
-                assert!(contents(&keyspace) == expected, "seed {seed}, round {round}");
-                let gone = (0..1500).map(key).filter(|key| !expected.contains_key(key));
+            db.wait_for_compaction()?;
+            let levels = keyspace.metrics().amplification.levels;
+            tombstones_in_the_middle += levels[1..].iter().map(|level| level.tombstones).sum::<u64>();
+            if round % 10 == 9 {
+                assert!(contents(&keyspace) == expected, "dynamic levels {dynamic}, round {round}");
+                let gone = (0..KEYS).map(key).filter(|key| !expected.contains_key(key));
                 gone.for_each(|key| assert_eq!(keyspace.get(&key).unwrap(), None, "{key:?} is back"));
             }
         }
         keyspace.compact()?;
-        assert!(contents(&keyspace) == expected, "seed {seed}, compacted");
+        assert!(contents(&keyspace) == expected, "dynamic levels {dynamic}, compacted");
         assert_eq!(keyspace.metrics().amplification.levels.iter().map(|level| level.tombstones).sum::<u64>(), 0);
     }
+    assert!(tombstones_in_the_middle > 0, "the trees were too flat for the test");
     Ok(())
 }
 
@@ -282,7 +289,7 @@ fn isolation() -> Done {
     Ok(())
 }
 
-const ACCOUNTS: u32 = 40;
+const ACCOUNTS: u32 = 200;
 const START: u64 = 500;
 
 fn amount(value: &[u8]) -> u64 {
@@ -293,36 +300,38 @@ fn sum(entries: impl Iterator<Item = Result<(Slice, Slice)>>) -> u64 {
     entries.map(|entry| amount(&entry.unwrap().1)).sum()
 }
 
-/// Moves amounts between the writer's own accounts: from the left to the right or back, and inside `alone`.
+/// Moves amounts between all of the writer's own accounts at once: from the left to the right or back, or inside
+/// `alone`. Large batches, so that one that shows too early shows for long.
 fn transfer(db: &Db, banks: &[Keyspace; 3], writer: u32) {
     let rng = &mut rng(writer.into());
-    let mut own: BTreeMap<(usize, u32), u64> = BTreeMap::new();
-    for round in 0..3000 {
+    let own: Vec<u32> = (0..ACCOUNTS).filter(|account| account % 2 == writer).collect();
+    let mut amounts = vec![[START; 3]; own.len()];
+    for round in 0..400 {
         let (from, to) = match rng.random_range(0..3) {
             0 => (0, 1),
             1 => (1, 0),
             _ => (2, 2),
         };
-        let mut account = |bank: usize| (bank, rng.random_range(0..ACCOUNTS / 2) * 2 + writer);
-        let (from, to) = (account(from), account(to));
-        if from == to {
-            continue;
+        let shift = rng.random_range(1..own.len());
+        for at in 0..own.len() {
+            let moved = amounts[at][from].min(1);
+            amounts[at][from] -= moved;
+            amounts[(at + shift) % own.len()][to] += moved;
         }
-        let moved = (*own.entry(from).or_insert(START)).min(7);
-        *own.entry(from).or_insert(START) -= moved;
-        *own.entry(to).or_insert(START) += moved;
         let mut batch = WriteBatch::new();
-        for (bank, account) in [from, to] {
-            batch.put(&banks[bank], account.to_be_bytes(), own[&(bank, account)].to_be_bytes());
+        for (account, amounts) in own.iter().zip(&amounts) {
+            for bank in [from, to] {
+                batch.put(&banks[bank], account.to_be_bytes(), amounts[bank].to_be_bytes());
+            }
         }
         db.write(batch).unwrap();
-        if round % 300 == 299 {
-            banks[round / 300 % 3].flush().unwrap();
+        if round % 100 == 99 {
+            banks[round / 100 % 3].flush().unwrap();
         }
     }
-    for ((bank, account), expected) in own {
-        let found = banks[bank].get(account.to_be_bytes()).unwrap().unwrap();
-        assert_eq!(amount(&found), expected, "a write of writer {writer} was lost");
+    for (account, amounts) in own.iter().zip(&amounts) {
+        let found = banks.each_ref().map(|bank| amount(&bank.get(account.to_be_bytes()).unwrap().unwrap()));
+        assert_eq!(found, *amounts, "a write of writer {writer} was lost");
     }
 }
 
