@@ -95,6 +95,33 @@ fn a_tail_reads_every_record_while_segments_are_recycled_behind_it() {
     });
 }
 
+/// A tail that is opened beside a release begins where it was asked to, and goes on from there, or is refused.
+#[test]
+fn a_tail_opened_beside_a_release_has_its_segment_or_is_refused() {
+    explore(1500, || {
+        let (wal, writer) = new_log(u64::MAX);
+        let threads = [
+            thread::spawn({
+                let wal = wal.clone();
+                move || write(&wal, writer, 1)
+            }),
+            thread::spawn({
+                let wal = wal.clone();
+                move || release(&wal)
+            }),
+        ];
+        for _ in 0..3 {
+            let from = wal.oldest_retained_seqno();
+            match wal.tail(from) {
+                Ok(mut tail) => follow(&mut tail, from).expect("a tail without a limit is never invalidated"),
+                Err(Error::NotRetained { oldest, .. }) => assert!(oldest > from),
+                Err(error) => panic!("from {from}: {error}"),
+            }
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
 /// A tail that may hold back next to nothing gets every record up to some point, then `NotRetained`, and never the
 /// bytes of a file that is used again.
 #[test]
