@@ -1,5 +1,6 @@
 //! [`Db`]: an open database.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -353,6 +354,14 @@ impl Db {
     }
 }
 
+#[cfg(test)]
+impl Db {
+    /// What all parts share, for tests that look inside.
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.0.store
+    }
+}
+
 impl DbHandle {
     #[inline]
     pub(crate) fn writer(&self) -> Result<&Writer> {
@@ -374,7 +383,9 @@ impl DbHandle {
             let sealed = tree.view().sealed.clone();
             let gone = || {
                 let view = tree.view();
-                !view.sealed.iter().any(|memtable| sealed.iter().any(|other| Arc::ptr_eq(memtable, other)))
+                // A dropped tree is flushed no more; what it holds stays as long as a snapshot may read it.
+                tree.is_dropped()
+                    || !view.sealed.iter().any(|memtable| sealed.iter().any(|other| Arc::ptr_eq(memtable, other)))
             };
             self.store.wait_until(gone)?;
         }
@@ -431,8 +442,11 @@ impl DbHandle {
 
 impl Drop for DbHandle {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            tracing::error!(%error, "closing the database");
+        // Perhaps a panic drops the handle: one more here would end the process.
+        match catch_unwind(AssertUnwindSafe(|| self.close())) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "closing the database"),
+            Err(_panic) => tracing::error!("closing the database panicked"),
         }
     }
 }

@@ -3,7 +3,11 @@
 use std::fmt;
 
 use crate::error::{Error, Result};
+use crate::key::SeqNo;
 use crate::store::Store;
+use crate::table::TableMeta;
+use crate::table::handle::table_path;
+use crate::table::reader::Table;
 use crate::tree::Tree;
 
 /// What [`Db::verify`](crate::Db::verify) read and found.
@@ -78,10 +82,70 @@ fn verify_tree(store: &Store, tree: &Tree, report: &mut Report) {
     if let Err(reason) = view.version.check() {
         report.errors.push(Error::corruption(&store.directory, 0, format!("keyspace {:?}: {reason}", tree.name)));
     }
+    // After the view: what is in its tables was visible before.
+    let last_seqno = store.visible();
     for handle in view.version.tables() {
         report.tables += 1;
         report.table_bytes += handle.meta.file_bytes;
-        let verified = handle.table_arc().and_then(|table| table.verify());
+        let verified = handle.table_arc().and_then(|table| {
+            check_stated(&handle.meta, &table, last_seqno)
+                .map_err(|reason| Error::corruption(&table_path(&store.directory, handle.meta.number), 0, reason))?;
+            table.verify()
+        });
         report.blocks += report.note(verified);
+    }
+}
+
+/// Checks that a table is what the manifest says it is, and that it holds nothing newer than `last_seqno`.
+fn check_stated(stated: &TableMeta, table: &Table, last_seqno: SeqNo) -> Result<(), String> {
+    let found = table.properties().meta(stated.number, stated.file_bytes);
+    if found != *stated {
+        return Err(format!("the manifest states {stated:?}, the table {found:?}"));
+    }
+    if found.max_seqno > last_seqno {
+        return Err(format!("it holds number {}, but {last_seqno} is the last one", found.max_seqno));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::fs::SimFileSystem;
+    use crate::options::Options;
+    use crate::table::handle::TableHandle;
+    use crate::version::version::Version;
+
+    #[test]
+    fn a_table_that_is_not_what_the_manifest_states_is_found() {
+        let db = Options::new().file_system(Arc::new(SimFileSystem::new())).open("/db").unwrap();
+        let ks = db.keyspace("ks", Default::default()).unwrap();
+        ks.put("k", "v").unwrap();
+        ks.put("l", "w").unwrap();
+        ks.flush().unwrap();
+        assert!(db.verify().is_ok());
+        let store = db.store();
+        let tree = store.live_trees().remove(0);
+        let meta = tree.view().version.levels()[0].tables()[0].meta.clone();
+        let with = |change: fn(&mut TableMeta)| {
+            let mut stated = meta.clone();
+            change(&mut stated);
+            let handle = TableHandle::new(stated, store.tables.clone());
+            tree.install(&[], |_| Version::empty().apply(vec![(0, handle)], &[]));
+            db.verify()
+        };
+        for change in [
+            (|stated| stated.smallest = "j".into()) as fn(&mut TableMeta),
+            |stated| stated.largest = "k".into(),
+            |stated| stated.min_seqno = 0,
+            |stated| stated.entries = 3,
+        ] {
+            let report = with(change);
+            let [Error::Corruption { file, reason, .. }] = &report.errors[..] else { panic!("{report}") };
+            assert!(file.ends_with("000001.table") && reason.contains("the manifest states"), "{report}");
+        }
+        assert!(with(|_| ()).is_ok());
     }
 }

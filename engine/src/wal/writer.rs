@@ -113,7 +113,7 @@ impl WalWriter {
     fn roll(&mut self, record_bytes: u64) -> Result<()> {
         let number = self.segment.number + 1;
         let mut file = self.wal.take_segment_file(number, HEADER_BYTES + record_bytes)?;
-        let segment = self.wal.start_segment(number, self.last_seqno, file.as_mut())?;
+        let segment = self.wal.start_segment(number, self.last_seqno, self.end, file.as_mut())?;
         let full = std::mem::replace(&mut self.file, file);
         self.wal.list_segment(segment.clone(), full);
         self.salt = format::salt(self.wal.database_id, number);

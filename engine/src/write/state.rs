@@ -232,4 +232,9 @@ impl Commit for CommitState {
         }
         Ok(last)
     }
+
+    fn in_doubt(&mut self) {
+        let panicked = Error::InvalidArgument("a thread panicked".to_owned());
+        self.store.health.fail("a commit", &panicked);
+    }
 }
