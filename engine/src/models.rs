@@ -55,6 +55,10 @@ impl Commit for Journal {
         self.busy.store(false, Ordering::Relaxed);
         Ok(self.committed.len() as SeqNo)
     }
+
+    fn in_doubt(&mut self) {
+        panic!("a commit panicked");
+    }
 }
 
 /// A request of one byte.

@@ -23,24 +23,42 @@ fn config() -> Config {
     config
 }
 
-/// Runs `body` under `schedules` schedules (times `SILTSTONE_SCHEDULES`): half of them switch at random, half run
-/// threads by random priorities that change [`PREEMPTIONS`] times (PCT: Burckhardt et al., ASPLOS 2010).
-pub(super) fn explore(schedules: usize, body: impl Fn() + Send + Sync + 'static) {
-    let body = Arc::new(body);
+fn seed() -> u64 {
+    variable("SILTSTONE_SEED", 1)
+}
+
+fn multiple() -> usize {
+    variable("SILTSTONE_SCHEDULES", 1) as usize
+}
+
+/// Runs `body` under `schedules` schedules (times `SILTSTONE_SCHEDULES`) that switch at random: for what parks, since
+/// shuttle lets parked threads go on without a reason, and by priorities two of them could take turns for ever.
+pub(super) fn explore_at_random(schedules: usize, body: impl Fn() + Send + Sync + 'static) {
+    if let Some(explored) = explore_randomly(schedules * multiple(), Arc::new(body)) {
+        super::record("schedules", explored as u64);
+    }
+}
+
+/// How many random schedules of `body` were run; `None` if one was replayed.
+fn explore_randomly<F: Fn() + Send + Sync + 'static>(schedules: usize, body: Arc<F>) -> Option<usize> {
     if let Ok(text) = std::env::var("SILTSTONE_REPLAY") {
         let text = text.strip_prefix('@').map_or(text.clone(), |path| std::fs::read_to_string(path).unwrap());
         let mut scheduler = ReplayScheduler::new_from_encoded(text.trim());
         scheduler.set_allow_incomplete();
         Runner::new(scheduler, config()).run(move || body());
-        return;
+        return None;
     }
-    let schedules = schedules * variable("SILTSTONE_SCHEDULES", 1) as usize;
-    let seed = variable("SILTSTONE_SEED", 1);
-    println!("SILTSTONE_SEED={seed}, {schedules} schedules");
-    let (first, second) = (body.clone(), body);
-    let random = RandomScheduler::new_from_seed(seed, schedules / 2);
-    let mut explored = Runner::new(random, config()).run(move || first());
-    let pct = PctScheduler::new_from_seed(seed, PREEMPTIONS, schedules - schedules / 2);
-    explored += Runner::new(pct, config()).run(move || second());
+    let random = RandomScheduler::new_from_seed(seed(), schedules);
+    println!("SILTSTONE_SEED={}, {schedules} random schedules", seed());
+    Some(Runner::new(random, config()).run(move || body()))
+}
+
+/// Runs `body` under `schedules` schedules (times `SILTSTONE_SCHEDULES`): half of them switch at random, half run
+/// threads by random priorities that change [`PREEMPTIONS`] times (PCT: Burckhardt et al., ASPLOS 2010).
+pub(super) fn explore(schedules: usize, body: impl Fn() + Send + Sync + 'static) {
+    let (schedules, body) = (schedules * multiple(), Arc::new(body));
+    let Some(explored) = explore_randomly(schedules / 2, body.clone()) else { return };
+    let pct = PctScheduler::new_from_seed(seed(), PREEMPTIONS, schedules - schedules / 2);
+    let explored = explored + Runner::new(pct, config()).run(move || body());
     super::record("schedules", explored as u64);
 }

@@ -43,7 +43,7 @@ fn release(wal: &Wal) {
         let last = wal.last_logged_seqno();
         wal.sync_all().unwrap();
         if let Some(floor) = wal.plan_release(last) {
-            wal.release_below(floor.segment).unwrap();
+            wal.release_below(floor.segment);
         }
         if last == RECORDS {
             return;

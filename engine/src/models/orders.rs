@@ -48,7 +48,7 @@ fn a_caller_that_comes_as_the_lock_is_let_go_is_not_forgotten() {
 /// The same beside a third thread that takes the lock for something else.
 #[test]
 fn a_caller_is_not_forgotten_by_one_that_only_takes_the_lock() {
-    check(2, || {
+    check(3, || {
         let queue = Arc::new(CommitQueue::new(Journal::default()));
         let threads = [
             thread::spawn({

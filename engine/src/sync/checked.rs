@@ -11,24 +11,9 @@ use loom as checker;
 #[cfg(siltstone_shuttle)]
 use shuttle as checker;
 
-pub(crate) use checker::hint;
-#[cfg(siltstone_loom)]
-pub(crate) use loom::thread;
+pub(crate) use checker::{hint, thread};
 #[cfg(siltstone_shuttle)]
 pub(crate) use shuttle::sync::atomic;
-
-/// shuttle's threads.
-#[cfg(siltstone_shuttle)]
-pub(crate) mod thread {
-    pub(crate) use shuttle::thread::*;
-
-    /// Parks after a yield: shuttle lets who parked go on now and then without a reason, and a scheduler that prefers
-    /// that thread would run nothing else.
-    pub(crate) fn park() {
-        yield_now();
-        shuttle::thread::park();
-    }
-}
 
 #[cfg(siltstone_loom)]
 pub(crate) mod atomic;
