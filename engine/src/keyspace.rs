@@ -127,10 +127,16 @@ impl Keyspace {
     /// # Ok::<(), siltstone::Error>(())
     /// ```
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Slice>>> {
-        self.db.store.health.check_read()?;
         let (view, seqno) = self.db.store.consistent(&self.tree);
-        self.tree.check_live(seqno)?;
+        self.check_view(seqno)?;
         self.get_many_at(keys, &view, seqno)
+    }
+
+    /// Whether a view that was taken before can be read at `seqno`. Closing and dropping leave their mark before they empty
+    /// the view, so asking comes after taking it: who asked first could take an empty one for the truth.
+    fn check_view(&self, seqno: SeqNo) -> Result<()> {
+        self.db.store.health.check_read()?;
+        self.tree.check_live(seqno)
     }
 
     pub(crate) fn get_many_at<K: AsRef<[u8]>>(
@@ -192,11 +198,8 @@ impl Keyspace {
     }
 
     fn iter_in(&self, bounds: KeyBounds) -> Iter {
-        if let Err(error) = self.db.store.health.check_read() {
-            return Iter::failed(error);
-        }
         let (view, seqno) = self.db.store.consistent(&self.tree);
-        match self.tree.check_live(seqno) {
+        match self.check_view(seqno) {
             Ok(()) => Iter::new(self.db.clone(), view, seqno, bounds),
             Err(error) => Iter::failed(error),
         }
@@ -404,8 +407,7 @@ impl Keyspace {
 
     #[inline]
     fn find<R>(&self, view: &View, key: &[u8], seqno: SeqNo, with: impl FnOnce(Found<'_>) -> R) -> Result<Option<R>> {
-        self.db.store.health.check_read()?;
-        self.tree.check_live(seqno)?;
+        self.check_view(seqno)?;
         let lookup = Lookup::new(key, seqno);
         let mut touched = Touched::default();
         let answer = view.find(&lookup, &mut touched, with);

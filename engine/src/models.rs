@@ -6,7 +6,7 @@
 //! that are made of memory orders, the commit queue and the tree of the memtable, through every interleaving with at
 //! most a set number of preemptions, and every load may answer with any value that its order allows.
 //!
-//! `.ci/run` has the commands. `SILTSTONE_SCHEDULES` multiplies the schedules of each shuttle model, `SILTSTONE_SEED`
+//! `tests/models` runs them. `SILTSTONE_SCHEDULES` multiplies the schedules of each shuttle model, `SILTSTONE_SEED`
 //! chooses others. A failure prints its schedule; `SILTSTONE_REPLAY` with that text (or `@` and a file that holds it)
 //! runs it again, given the name of the model as the test filter.
 
@@ -54,6 +54,10 @@ impl Commit for Journal {
         self.committed.extend_from_slice(&request.encoded);
         self.busy.store(false, Ordering::Relaxed);
         Ok(self.committed.len() as SeqNo)
+    }
+
+    fn in_doubt(&mut self) {
+        panic!("a commit panicked");
     }
 }
 

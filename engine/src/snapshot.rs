@@ -82,8 +82,10 @@ impl Snapshot {
         keyspace: &Keyspace,
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<Option<Slice>>> {
+        // In this order: see `Keyspace::check_view`.
+        let view = keyspace.tree().view_arc();
         self.check(keyspace)?;
-        keyspace.get_many_at(keys, &keyspace.tree().view_arc(), self.0.seqno)
+        keyspace.get_many_at(keys, &view, self.0.seqno)
     }
 
     /// Whether `key` has a value at this snapshot.
@@ -123,11 +125,10 @@ impl Snapshot {
     }
 
     fn iter_in(&self, keyspace: &Keyspace, bounds: crate::iter::KeyBounds) -> Iter {
+        // In this order: see `Keyspace::check_view`.
+        let view = keyspace.tree().view_arc();
         match self.check(keyspace) {
-            Ok(()) => {
-                let view = keyspace.tree().view_arc();
-                Iter::new(self.0.db.clone(), view, self.0.seqno, bounds)
-            }
+            Ok(()) => Iter::new(self.0.db.clone(), view, self.0.seqno, bounds),
             Err(error) => Iter::failed(error),
         }
     }

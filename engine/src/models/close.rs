@@ -35,10 +35,19 @@ fn a_close_comes_before_or_after_each_write() {
         });
         let reading = thread::spawn({
             let keyspace = keyspace.clone();
-            move || match keyspace.iter().collect::<Result<Vec<_>, _>>() {
-                Ok(entries) => assert!(entries.iter().any(|(key, _)| key == "old")),
-                Err(Error::Closed) => {}
-                Err(error) => panic!("{error}"),
+            move || {
+                match keyspace.iter().collect::<Result<Vec<_>, _>>() {
+                    Ok(entries) => {
+                        assert!(entries.iter().any(|(key, _)| key == "old"), "a closed database is not empty")
+                    }
+                    Err(Error::Closed) => {}
+                    Err(error) => panic!("{error}"),
+                }
+                match keyspace.get_many(["old"]) {
+                    Ok(found) => assert!(found[0].is_some(), "a closed database is not empty"),
+                    Err(Error::Closed) => {}
+                    Err(error) => panic!("{error}"),
+                }
             }
         });
         db.close().unwrap();

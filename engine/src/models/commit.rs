@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::explore::explore;
+use super::explore::explore_at_random;
 use super::{Journal, request};
 use crate::error::Result;
 use crate::fs::{FileSystem, Keep, SimFileSystem};
@@ -21,7 +21,7 @@ const EACH: u8 = 3;
 /// grow, beside a thread that takes the lock for something else.
 #[test]
 fn every_request_is_committed_once() {
-    explore(4000, || {
+    explore_at_random(4000, || {
         let queue = Arc::new(CommitQueue::new(Journal::default()));
         let writers: Vec<_> = (0..THREADS).map(|number| spawn_writer(&queue, number)).collect();
         let other = {
@@ -67,6 +67,10 @@ impl Commit for Log {
         self.writer.publish(self.last_seqno);
         Ok(self.last_seqno)
     }
+
+    fn in_doubt(&mut self) {
+        panic!("a commit panicked");
+    }
 }
 
 /// The records that a power cut now, which takes everything that is not synced, would leave.
@@ -79,7 +83,7 @@ fn count_after_power_cut(sim: &SimFileSystem, dir: &Path) -> SeqNo {
 /// Callers share syncs, over segments that roll, and each finds its record on storage when its sync is done.
 #[test]
 fn what_a_shared_sync_acknowledged_survives_a_power_cut() {
-    explore(1500, || {
+    explore_at_random(1500, || {
         let dir = Path::new("db");
         let sim = SimFileSystem::new();
         sim.create_dir_all(dir).unwrap();

@@ -16,9 +16,7 @@ pub(crate) use checker::{hint, thread};
 pub(crate) use shuttle::sync::atomic;
 
 #[cfg(siltstone_loom)]
-mod stepping;
-#[cfg(siltstone_loom)]
-pub(crate) use stepping as atomic;
+pub(crate) mod atomic;
 
 /// `std`'s macro with a constant, which the checkers' have no form for.
 macro_rules! checked_thread_local {

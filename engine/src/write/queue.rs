@@ -155,8 +155,7 @@ impl<S: Commit> CommitQueue<S> {
         // Relaxed: the ticket is handed over by the queue's lock below.
         ticket.done.store(false, Ordering::Relaxed);
         *ticket.body.lock() = Body { request: Some(request), answer: None };
-        self.waiting.lock().push_back(ticket.clone());
-        self.waiting_count.fetch_add(1, Ordering::Relaxed);
+        self.change_waiting(|waiting| waiting.push_back(ticket.clone()));
         // Pairs with the fence in `WakeFirst`: either the holder sees this ticket after it let go, or the `try_lock`
         // below sees the lock free.
         fence(Ordering::SeqCst);
@@ -201,9 +200,17 @@ impl<S: Commit> CommitQueue<S> {
         if self.waiting_count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let ticket = self.waiting.lock().pop_front()?;
-        self.waiting_count.fetch_sub(1, Ordering::Relaxed);
-        Some(ticket)
+        self.change_waiting(VecDeque::pop_front)
+    }
+
+    /// Changes the queue and its length together. A ticket that is queued but not counted yet could be served in the place
+    /// of another one that is counted: that one would be left behind with a count of zero, and its caller asleep.
+    fn change_waiting<R>(&self, change: impl FnOnce(&mut VecDeque<Arc<Ticket>>) -> R) -> R {
+        let mut waiting = self.waiting.lock();
+        let answer = change(&mut waiting);
+        // Relaxed: the fences in `commit_in_group` and `WakeFirst` order it against the commit lock.
+        self.waiting_count.store(waiting.len(), Ordering::Relaxed);
+        answer
     }
 
     #[cold]
