@@ -5,6 +5,7 @@
 //! after each, or as a [`workload`] on a filesystem that fails, whose [`history`] then says which states are allowed.
 //! Everything here panics with the seed's description when the engine is wrong: these are assertions.
 
+pub mod damage;
 pub mod evidence;
 pub mod history;
 pub mod hook;

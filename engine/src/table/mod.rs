@@ -8,8 +8,9 @@ pub(crate) mod handle;
 mod index;
 pub(crate) mod iterator;
 pub(crate) mod level_iterator;
-mod properties;
+pub(crate) mod properties;
 pub(crate) mod reader;
+pub(crate) mod salvage;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

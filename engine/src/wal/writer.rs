@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Wal;
-use super::format::{self, HEADER_BYTES, RECORD_HEADER_BYTES, RecordHeader};
+use super::format::{self, HEADER_BYTES, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordHeader};
 use super::segment::Segment;
 use crate::error::{Error, Result};
 use crate::fs::MappedFile;
@@ -70,10 +70,15 @@ impl WalWriter {
             synced_seqno: self.wal.synced_seqno.load(Ordering::Relaxed),
         };
         let header = header.encode(self.salt, self.segment.number);
+        let payload_at = self.end + RECORD_HEADER_BYTES as u64;
+        let padding_at = payload_at + payload.len() as u64;
+        let padding = &[0; RECORD_ALIGN as usize][..(self.end + record_bytes - padding_at) as usize];
         let written = self
             .file
             .write_at(self.end, &header)
-            .and_then(|()| self.file.write_at(self.end + RECORD_HEADER_BYTES as u64, payload));
+            .and_then(|()| self.file.write_at(payload_at, payload))
+            // A recycled file holds old bytes there, and what is not zero is damage.
+            .and_then(|()| if padding.is_empty() { Ok(()) } else { self.file.write_at(padding_at, padding) });
         if let Err(error) = written {
             self.failed = Some(error.to_string());
             return Err(Error::io("append to the log", &self.segment.path)(error));
