@@ -84,6 +84,14 @@ fn a_repair_that_is_stopped_anywhere_can_be_run_again() {
 }
 
 #[test]
+fn random_damage_in_two_places() {
+    for seed in [1, 2] {
+        println!("seed {seed}");
+        siltstone_tests::damage::round(seed);
+    }
+}
+
+#[test]
 fn a_database_without_damage_is_not_touched() {
     for database in database::both() {
         let sim = database.copy();

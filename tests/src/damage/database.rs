@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 
 use siltstone::fs::{Keep, SimFileSystem};
 use siltstone::{Compression, Db, Durability, Keyspace, KeyspaceOptions, Options, Result, SeqNo, WriteBatch};
 
-use super::check::LARGEST_ALLOCATION_BYTES;
+use super::check::measure;
 use crate::options::tiny;
 use crate::state::{State, apply};
 
@@ -44,6 +43,9 @@ pub struct Database {
     pub sim: SimFileSystem,
     /// What can be read after each batch that no sync covers, the last one first: all but the first need damage.
     pub prefixes: Vec<Contents>,
+    /// What could be read before that, since the last clean close: syncs cover it, but nothing outside the newest segment
+    /// says so. It may show where that segment's end is gone.
+    pub older: Vec<Contents>,
     /// Every value that a key ever had, by keyspace.
     pub history: BTreeMap<(String, Vec<u8>), BTreeSet<Vec<u8>>>,
     /// The keys of every logged write, by sequence number.
@@ -89,6 +91,7 @@ struct Script {
     db: Db,
     now: Contents,
     prefixes: Vec<Contents>,
+    older: Vec<Contents>,
     history: BTreeMap<(String, Vec<u8>), BTreeSet<Vec<u8>>>,
     writes: BTreeMap<SeqNo, (String, Vec<u8>)>,
 }
@@ -101,8 +104,8 @@ impl Script {
     fn new() -> Result<Self> {
         let sim = SimFileSystem::new();
         let db = open(&sim)?;
-        let (now, prefixes) = (Contents::default(), Vec::new());
-        Ok(Script { sim, db, now, prefixes, history: BTreeMap::new(), writes: BTreeMap::new() })
+        let (now, prefixes, older) = (Contents::default(), Vec::new(), Vec::new());
+        Ok(Script { sim, db, now, prefixes, older, history: BTreeMap::new(), writes: BTreeMap::new() })
     }
 
     fn keyspace(&self, name: &str) -> Result<Keyspace> {
@@ -152,22 +155,25 @@ impl Script {
 
     /// All that was written so far is safe.
     fn synced(&mut self) {
-        self.prefixes = vec![self.now.clone()];
+        self.older.append(&mut self.prefixes);
+        self.prefixes.push(self.now.clone());
     }
 
     fn reopen(&mut self) -> Result<()> {
         self.db.close()?;
         self.synced();
+        self.older.clear();
+        self.older.push(self.now.clone());
         self.db = open(&self.sim)?;
         Ok(())
     }
 
     fn finish(self, name: &'static str) -> Database {
-        let Script { sim, db, mut prefixes, history, writes, .. } = self;
+        let Script { sim, db, mut prefixes, older, history, writes, .. } = self;
         let sim = sim.crash_clone(Keep::All, 0);
         drop(db);
         prefixes.reverse();
-        Database { name, sim, prefixes, history, writes }
+        Database { name, sim, prefixes, older, history, writes }
     }
 }
 
@@ -231,7 +237,7 @@ fn roll_manifest(script: &mut Script) -> Result<()> {
 pub fn both() -> &'static [Database; 2] {
     static BOTH: LazyLock<[Database; 2]> = LazyLock::new(|| {
         let both = [closed(), crashed()];
-        LARGEST_ALLOCATION_BYTES.store(0, Ordering::Relaxed);
+        measure(&both);
         both
     });
     &BOTH
