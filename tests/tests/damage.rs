@@ -14,7 +14,7 @@ use siltstone::fs::{Keep, SimFileSystem};
 use siltstone::{Db, Error, Result};
 use siltstone_tests::damage::check::{LARGEST_ALLOCATION_BYTES, Mode};
 use siltstone_tests::damage::database::{self, Database};
-use siltstone_tests::damage::{Counts, block_flips, compact_over, cut_all, flip_all, is, run, whole_files};
+use siltstone_tests::damage::{Counts, block_flips, compact_over, cut_all, flip_all, flip_under, is, run, whole_files};
 use siltstone_tests::evidence;
 use siltstone_tests::state::{State, dump};
 use siltstone_tests::steps::rng;
@@ -150,6 +150,15 @@ fn missing_longer_and_exchanged_files_are_found_or_harmless() {
             run(database, &case, Mode::Write, &mut counts);
         }
         evidence::record("damage_found_by_verify", counts.found);
+    }
+}
+
+#[test]
+fn what_is_damaged_under_an_open_database_is_found_by_verify() {
+    for database in database::both() {
+        let found = flip_under(database, effort(3).1);
+        evidence::record("damage_found_by_verify", found);
+        evidence::record("flipped_bytes", found);
     }
 }
 

@@ -21,6 +21,9 @@ use crate::key::Trailer;
 /// How far the end of a section is looked for when even its beginning is a guess, in bytes.
 const SEARCH_BYTES: usize = 256 << 10;
 
+/// Is called with an entry's key, trailer and value.
+pub(crate) type EachEntry<'a> = dyn FnMut(&[u8], Trailer, &[u8]) -> Result<()> + 'a;
+
 /// A table whose blocks are known as far as they can be.
 #[derive(Debug)]
 pub(crate) struct SalvagedTable {
@@ -169,7 +172,7 @@ impl SalvagedTable {
                 }
                 break;
             }
-            if self.is_index(&payload) {
+            if self.is_index(&payload, handle.offset) {
                 behind_index = true;
             } else if Block::parse(payload).is_ok_and(|block| block.check_entries().is_ok()) {
                 self.blocks.push(handle);
@@ -197,10 +200,11 @@ impl SalvagedTable {
             })
     }
 
-    /// Whether a section is the table's index: then its entries name blocks that were found, and every one of them.
-    fn is_index(&self, payload: &Bytes) -> bool {
+    /// Whether a section at `at` is the table's index: then its entries name one block after the other from the beginning
+    /// of the file on, before the index, and every block that was found.
+    fn is_index(&self, payload: &Bytes, at: u64) -> bool {
         let Ok(block) = Block::parse(payload.clone()) else { return false };
-        if block.check_entries().is_err() || block.len() < self.blocks.len() || self.blocks.is_empty() {
+        if block.check_entries().is_err() || block.len() < self.blocks.len().max(1) {
             return false;
         }
         let handle = |i: usize| block.value(i).first_chunk().map(Handle::decode);
@@ -210,7 +214,7 @@ impl SalvagedTable {
             end = found.and_then(Handle::end).unwrap_or(0);
             found.is_some() && block.trailer(i).is_put()
         });
-        tiles && self.blocks.iter().all(|known| (0..block.len()).any(|i| handle(i) == Some(*known)))
+        tiles && end <= at && self.blocks.iter().all(|known| (0..block.len()).any(|i| handle(i) == Some(*known)))
     }
 
     /// Calls `each` for every entry of every data block that checks out, in order; how many there were. Notes the blocks
@@ -219,7 +223,7 @@ impl SalvagedTable {
     /// # Errors
     /// `UnsupportedVersion` if the table says that a newer release wrote it and not all of it reads as one of this
     /// release; `Io`; the first error of `each`.
-    pub(crate) fn for_each(&mut self, each: &mut dyn FnMut(&[u8], Trailer, &[u8]) -> Result<()>) -> Result<u64> {
+    pub(crate) fn for_each(&mut self, each: &mut EachEntry<'_>) -> Result<u64> {
         let (mut key, mut last_key, mut last) = (Vec::new(), Vec::new(), None::<Trailer>);
         let mut entries = 0;
         for handle in std::mem::take(&mut self.blocks) {
@@ -276,4 +280,92 @@ fn may_begin_block(bytes: &[u8]) -> bool {
     // The decoded length, then LZ4: a block has at least its fixed part.
     let compressed = (26..4 * SEARCH_BYTES as u32).contains(&count);
     plain || compressed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::TableWriteOptions;
+    use super::super::handle::table_path;
+    use super::super::testing::{Entry, MemFs, dir, write_table};
+    use super::*;
+    use crate::key::ValueKind;
+
+    /// Entries of which several fit a block, some with a whole other table for a value.
+    fn entries(count: u32, noise: &[u8]) -> Vec<Entry> {
+        let value = |n: u32| if n % 5 == 3 { noise.to_vec() } else { format!("{n} silt silt silt").into_bytes() };
+        let entry =
+            |n: u32| (format!("key {n:04}").into_bytes(), Trailer::new(u64::from(n) + 1, ValueKind::Put), value(n));
+        (0..count).map(entry).collect()
+    }
+
+    fn made(fs: &MemFs, number: u64, compress: bool, entries: &[Entry]) -> Vec<u8> {
+        let options = TableWriteOptions { block_bytes: 200, filter_bits_per_key: 10, compress, append_bytes: 1 << 20 };
+        write_table(fs, number, options, entries).unwrap();
+        fs.bytes(&table_path(&dir(), number))
+    }
+
+    fn salvaged(fs: &MemFs, bytes: Vec<u8>) -> (Vec<Entry>, SalvagedTable) {
+        let path = table_path(&dir(), 7);
+        fs.put(&path, bytes);
+        let mut table = SalvagedTable::open(fs, &path, 7).unwrap();
+        let mut found = Vec::new();
+        let each = &mut |key: &[u8], trailer: Trailer, value: &[u8]| {
+            found.push((key.to_vec(), trailer, value.to_vec()));
+            Ok(())
+        };
+        assert_eq!(table.for_each(each).unwrap(), found.len() as u64);
+        (found, table)
+    }
+
+    fn blocks(fs: &MemFs) -> Vec<Handle> {
+        SalvagedTable::open(fs, &table_path(&dir(), 7), 7).unwrap().blocks
+    }
+
+    #[test]
+    fn blocks_are_found_without_an_index_and_behind_damage() {
+        for compress in [false, true] {
+            let fs = MemFs::default();
+            let noise = made(&fs, 8, compress, &entries(20, b"noise"));
+            let all = entries(60, &noise[..300]);
+            let intact = made(&fs, 7, compress, &all);
+            let places = blocks(&fs);
+            assert!(places.len() > 8, "{} blocks", places.len());
+            let (found, table) = salvaged(&fs, intact.clone());
+            assert!(found == all && table.damage.is_empty());
+
+            // The footer, and with it the way to the index.
+            let mut damaged = intact.clone();
+            let footer = damaged.len() - 40;
+            damaged[footer] ^= 1;
+            let (found, table) = salvaged(&fs, damaged.clone());
+            assert!(found == all, "{compress}: {} of {}", found.len(), all.len());
+            assert!(table.origin.is_some() && table.entries == Some(60), "the properties lie behind the index");
+
+            // And a block: those before and behind it are there.
+            for lost in &places {
+                let mut damaged = damaged.clone();
+                damaged[lost.offset as usize + 9] ^= 4;
+                let (found, table) = salvaged(&fs, damaged);
+                let without = places.iter().filter(|place| *place != lost).count();
+                assert!(found.iter().all(|entry| all.contains(entry)), "{compress}: made up");
+                assert!(found.len() < all.len() && found.len() * (without + 1) >= all.len(), "{compress} {lost:?}");
+                assert!(table.damage.iter().any(|damage| damage.offset == lost.offset), "{:?}", table.damage);
+                let (first, last) = (&all[0], &all[all.len() - 1]);
+                assert!(*lost == places[0] || found.contains(first));
+                assert!(*lost == places[places.len() - 1] || found.contains(last), "{compress} {lost:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_that_a_value_holds_a_copy_of_is_not_found() {
+        let fs = MemFs::default();
+        let inner = made(&fs, 7, false, &entries(3, b"from another time"));
+        let entries = [(b"k".to_vec(), Trailer::new(9, ValueKind::Put), inner)];
+        let mut outer = made(&fs, 7, false, &entries);
+        let footer = outer.len() - 40;
+        outer[footer] ^= 1;
+        outer[0] ^= 1;
+        assert_eq!(salvaged(&fs, outer).0, []);
+    }
 }

@@ -73,12 +73,11 @@ impl WalWriter {
         let payload_at = self.end + RECORD_HEADER_BYTES as u64;
         let padding_at = payload_at + payload.len() as u64;
         let padding = &[0; RECORD_ALIGN as usize][..(self.end + record_bytes - padding_at) as usize];
-        let written = self
-            .file
-            .write_at(self.end, &header)
-            .and_then(|()| self.file.write_at(payload_at, payload))
-            // A recycled file holds old bytes there, and what is not zero is damage.
-            .and_then(|()| if padding.is_empty() { Ok(()) } else { self.file.write_at(padding_at, padding) });
+        // The padding first: a recycled file holds old bytes there, and the record is one only with its last write.
+        let padded = if padding.is_empty() { Ok(()) } else { self.file.write_at(padding_at, padding) };
+        let written = padded
+            .and_then(|()| self.file.write_at(self.end, &header))
+            .and_then(|()| self.file.write_at(payload_at, payload));
         if let Err(error) = written {
             self.failed = Some(error.to_string());
             return Err(Error::io("append to the log", &self.segment.path)(error));
