@@ -290,8 +290,12 @@ impl Wal {
         for segment in segments {
             // Acquire pairs with the writer's release: the bytes below the end are whole.
             let end = segment.end.load(Ordering::Acquire);
-            let checked = SegmentReader::open(&*self.fs, &segment.path, segment.number, self.database_id)
-                .and_then(|mut reader| reader.check_padding(end));
+            let checked = SegmentReader::open(&*self.fs, &segment.path, segment.number, self.database_id).and_then(
+                |mut reader| {
+                    reader.check_header(segment.prev_seqno)?;
+                    reader.check_padding(end)
+                },
+            );
             if self.segments.lock().live.iter().any(|listed| listed.segment.number == segment.number) {
                 checked?;
             }

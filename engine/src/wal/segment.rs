@@ -151,6 +151,19 @@ impl SegmentReader {
         Ok(bytes.and_then(|bytes| RecordHeader::decode(bytes, self.salt, self.number).ok()))
     }
 
+    /// Checks that the header is intact and continues the log at `prev_seqno`.
+    ///
+    /// # Errors
+    /// `Corruption`; reading failed.
+    pub(super) fn check_header(&mut self, prev_seqno: SeqNo) -> Result<()> {
+        let file_bytes = self.file_bytes()?;
+        match self.header(file_bytes)? {
+            Ok(header) if header.prev_seqno == prev_seqno => Ok(()),
+            Ok(_) => Err(Error::corruption(&self.path, 40, "the segment does not follow the one before it")),
+            Err(reason) => Err(Error::corruption(&self.path, 0, reason)),
+        }
+    }
+
     /// Checks that the bytes between the records up to `end`, which are intact, are zeros, as they are written. The last
     /// record of a file may have none behind it.
     ///

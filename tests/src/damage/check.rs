@@ -49,7 +49,9 @@ fn assert_names_a_place(error: &Error, what: &str) {
 /// was synced; what is left has to be a prefix all the same.
 pub fn check(database: &Database, sim: &SimFileSystem, mode: Mode, lost_end: bool, what: &str) -> Noticed {
     let options = options(sim).mmap_reads(mode == Mode::ReadOnly).read_only(mode == Mode::ReadOnly);
-    let db = match options.open(Path::new(DIRECTORY)) {
+    let opened = options.open(Path::new(DIRECTORY));
+    check_allocations(database, what);
+    let db = match opened {
         Ok(db) => db,
         Err(error) => {
             assert_names_a_place(&error, what);
@@ -59,9 +61,7 @@ pub fn check(database: &Database, sim: &SimFileSystem, mode: Mode, lost_end: boo
     let report = db.verify();
     report.errors.iter().for_each(|error| assert_names_a_place(error, what));
     let (contents, whole) = read(database, &db, what);
-    let largest_bytes = LARGEST_ALLOCATION_BYTES.load(Ordering::Relaxed);
-    let limit_bytes = ALLOWANCE_BYTES.load(Ordering::Relaxed).saturating_add(database.file_bytes());
-    assert!(largest_bytes <= limit_bytes, "{what}: an allocation of {largest_bytes} bytes, over {limit_bytes}");
+    check_allocations(database, what);
     if !whole {
         assert!(!report.is_ok(), "{what}: a read met damage that verify does not report");
         return Noticed::Found;
@@ -78,6 +78,13 @@ pub fn check(database: &Database, sim: &SimFileSystem, mode: Mode, lost_end: boo
         (true, 0) => Noticed::Harmless,
         (true, _) => Noticed::Prefix,
     }
+}
+
+/// Nothing that was allocated so far is larger than what the files justify.
+fn check_allocations(database: &Database, what: &str) {
+    let largest_bytes = LARGEST_ALLOCATION_BYTES.load(Ordering::Relaxed);
+    let limit_bytes = ALLOWANCE_BYTES.load(Ordering::Relaxed).saturating_add(database.file_bytes());
+    assert!(largest_bytes <= limit_bytes, "{what}: an allocation of {largest_bytes} bytes, over {limit_bytes}");
 }
 
 /// What an open takes at once whatever is in the files, in bytes: buffers by the memory budget.

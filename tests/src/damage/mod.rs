@@ -201,9 +201,8 @@ pub fn flip_under(database: &Database, stride: usize) -> u64 {
     let mut found = 0;
     for file in sim.paths().into_iter().filter(|file| !is(file, "LOCK")) {
         let bytes = sim.read(&file).unwrap();
-        // Headers of segments are read when the segment is; the open one's holds for nothing yet.
         let covered = if is(&file, "wal") {
-            layout::records(&bytes).last().map_or(0, |last| last.padded_end().min(bytes.len()))
+            layout::records(&bytes).last().map_or(64, |last| last.padded_end().min(bytes.len()))
         } else {
             bytes.len()
         };
