@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::{ManualClock, Random, changes, db_path, eager, file_sink, file_source, read_all, small, write_randomly};
 use siltstone::fs::{Keep, SimFileSystem};
-use siltstone_changelog::{Position, Source, ship};
+use siltstone_changelog::{Position, Sink, Source, ship};
 
 /// Works until the power goes; answers the last position and number that were acknowledged to the caller.
 fn work(local: &SimFileSystem, remote: &SimFileSystem) -> Option<(Position, u64)> {
@@ -77,4 +77,30 @@ fn one_machine_holds_both_and_loses_power() {
             check(&fs, &fs, acknowledged.clone(), &format!("call {n}, {keep:?} {seed}"));
         }
     }
+}
+
+/// The process is killed between a sink's write and its sync.
+#[test]
+fn what_a_sink_holds_but_never_acknowledged_is_acknowledged_before_it_counts() {
+    let (local, remote) = (SimFileSystem::new(), SimFileSystem::new());
+    let db = small(&local).open(db_path()).unwrap();
+    let shipper = ship(&db, file_sink(&remote, 1 << 20).unwrap(), eager(&Arc::default())).unwrap();
+    write_randomly(&db, &mut Random(9), 2).unwrap();
+    shipper.stop().unwrap();
+    let next = db.last_seqno() + 1;
+    db.keyspace("ks0", Default::default()).unwrap().put("k", "v").unwrap();
+    let mut sink = file_sink(&remote, 1 << 20).unwrap();
+    sink.append(&db.changes(next).unwrap().next().unwrap().unwrap()).unwrap();
+    remote.stop_after(remote.call_count() + 1);
+    assert!(sink.flush().is_err());
+    let remote = remote.fork();
+
+    let shipper = ship(&db, file_sink(&remote, 1 << 20).unwrap(), eager(&Arc::default())).unwrap();
+    assert_eq!(shipper.lag(), 0);
+    let source = file_source(&remote.crash_clone(Keep::Nothing, 0));
+    assert_eq!(read_all(&source).unwrap(), changes(&db), "not on storage, but acknowledged");
+    assert_eq!(shipper.stop().unwrap(), source.bounds().unwrap().1, "a position before what was acknowledged");
+    // The next start knows the same.
+    let shipper = ship(&db, file_sink(&remote, 1 << 20).unwrap(), eager(&Arc::default())).unwrap();
+    assert_eq!(shipper.position(), Some(source.bounds().unwrap().1));
 }

@@ -26,6 +26,8 @@ mod maintenance;
 mod memtable;
 mod metadata;
 mod metrics;
+#[cfg(all(test, any(siltstone_loom, siltstone_shuttle)))]
+mod models;
 mod name;
 mod open;
 mod options;
@@ -34,6 +36,7 @@ mod repair;
 mod slice;
 mod snapshot;
 mod store;
+mod sync;
 mod table;
 mod tree;
 mod varint;

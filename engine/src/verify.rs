@@ -3,7 +3,9 @@
 use std::fmt;
 
 use crate::error::{Error, Result};
+use crate::key::SeqNo;
 use crate::store::Store;
+use crate::table::TableMeta;
 use crate::table::handle::{TableHandle, table_path};
 use crate::table::reader::{ReadMode, Table};
 use crate::tree::Tree;
@@ -81,21 +83,74 @@ fn verify_tree(store: &Store, tree: &Tree, report: &mut Report) {
     if let Err(reason) = view.version.check() {
         report.errors.push(Error::corruption(&store.directory, 0, format!("keyspace {:?}: {reason}", tree.name)));
     }
+    // After the view: what is in its tables was visible before.
+    let last_seqno = store.visible();
     for handle in view.version.tables() {
         report.tables += 1;
         report.table_bytes += handle.meta.file_bytes;
-        let verified = verify_table(store, handle);
+        let verified = verify_table(store, handle, last_seqno);
         report.blocks += report.note(verified);
     }
 }
 
 /// Opens the table anew, past what is open and cached: filter, index and properties are read again too. The handle keeps
 /// the file from being removed.
-fn verify_table(store: &Store, handle: &TableHandle) -> Result<u64> {
+fn verify_table(store: &Store, handle: &TableHandle, last_seqno: SeqNo) -> Result<u64> {
     let (number, path) = (handle.meta.number, table_path(&store.directory, handle.meta.number));
     let table = Table::open(&*store.options.file_system, &path, number, ReadMode::Pread, store.tables.block_cache())?;
-    if table.meta()? != handle.meta {
-        return Err(Error::corruption(&path, 0, "the table is not the one that the manifest describes"));
-    }
+    check_stated(&handle.meta, &table.meta()?, last_seqno).map_err(|reason| Error::corruption(&path, 0, reason))?;
     table.verify()
+}
+
+/// Checks that a table is what the manifest says it is, and that it holds nothing newer than `last_seqno`.
+fn check_stated(stated: &TableMeta, found: &TableMeta, last_seqno: SeqNo) -> Result<(), String> {
+    if found != stated {
+        return Err(format!("the manifest states {stated:?}, the table {found:?}"));
+    }
+    if found.max_seqno > last_seqno {
+        return Err(format!("it holds number {}, but {last_seqno} is the last one", found.max_seqno));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::fs::SimFileSystem;
+    use crate::options::Options;
+    use crate::table::handle::TableHandle;
+    use crate::version::version::Version;
+
+    #[test]
+    fn a_table_that_is_not_what_the_manifest_states_is_found() {
+        let db = Options::new().file_system(Arc::new(SimFileSystem::new())).open("/db").unwrap();
+        let ks = db.keyspace("ks", Default::default()).unwrap();
+        ks.put("k", "v").unwrap();
+        ks.put("l", "w").unwrap();
+        ks.flush().unwrap();
+        assert!(db.verify().is_ok());
+        let store = db.store();
+        let tree = store.live_trees().remove(0);
+        let meta = tree.view().version.levels()[0].tables()[0].meta.clone();
+        let with = |change: fn(&mut TableMeta)| {
+            let mut stated = meta.clone();
+            change(&mut stated);
+            let handle = TableHandle::new(stated, store.tables.clone());
+            tree.install(&[], |_| Version::empty().apply(vec![(0, handle)], &[]));
+            db.verify()
+        };
+        for change in [
+            (|stated| stated.smallest = "j".into()) as fn(&mut TableMeta),
+            |stated| stated.largest = "k".into(),
+            |stated| stated.min_seqno = 0,
+            |stated| stated.entries = 3,
+        ] {
+            let report = with(change);
+            let [Error::Corruption { file, reason, .. }] = &report.errors[..] else { panic!("{report}") };
+            assert!(file.ends_with("000001.table") && reason.contains("the manifest states"), "{report}");
+        }
+        assert!(with(|_| ()).is_ok());
+    }
 }

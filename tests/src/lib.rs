@@ -7,11 +7,14 @@
 
 pub mod damage;
 pub mod evidence;
+pub mod faults;
 pub mod history;
 pub mod hook;
 pub mod kill;
+pub mod linearizability;
 pub mod log;
 pub mod options;
+pub mod power_cut;
 pub mod runner;
 pub mod state;
 pub mod steps;

@@ -16,6 +16,9 @@ pub type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 /// One write: keyspace, key, and the value or `None` for a delete.
 pub type Write = (String, Vec<u8>, Option<Vec<u8>>);
 
+/// Stands in a [`State`] for the database's metadata: no keyspace can have this name.
+pub const METADATA: &str = "\u{1}metadata";
+
 /// Applies one write to `state`.
 pub fn apply(state: &mut State, (keyspace, key, value): &Write) {
     let map = state.entry(keyspace.clone()).or_default();

@@ -10,6 +10,10 @@ use crate::options::{KEYSPACES, tiny, tiny_keyspace};
 use crate::runner::name;
 use crate::steps::{NumberedWrite, batch, rng};
 
+mod everything;
+
+pub use everything::{Everything, Shared, cursors, dump_metadata};
+
 /// Where workloads put their database.
 pub const DIRECTORY: &str = "/db";
 

@@ -47,7 +47,9 @@ pub fn ship<S: Sink + 'static>(db: &Db, sink: S, options: ShipOptions) -> Result
     let (next, position) = start::find(db, &mut *sink, &options)?;
     let changes = db.changes(next).map_err(worker::engine_error)?;
     // Before anything is shipped, so that a restart knows that this sink was shipped to.
-    db.set_change_cursor(&options.cursor, next).map_err(worker::engine_error)?;
+    let entry = start::position_entry(&options.cursor);
+    let noted: Vec<(&str, &[u8])> = position.iter().map(|position| (&*entry, position.as_bytes())).collect();
+    db.set_change_cursor_with(&options.cursor, next, &noted).map_err(worker::engine_error)?;
     db.sync()?;
     let shared = Arc::new(Shared::new(next - 1, position));
     let worker = worker::Worker::new(db.clone(), sink, changes, options, shared.clone());

@@ -13,9 +13,21 @@ pub(super) fn position_entry(cursor: &str) -> String {
     format!("changelog/{cursor}/position")
 }
 
-/// The first sequence number to ship, and the position stored with it.
+/// The first sequence number to ship, and the position before it, as far as it is known.
+///
+/// A sink may hold more than was noted here: it took batches, and the process or the power went before it acknowledged
+/// them or before that was noted. They are not sent again, so it has to acknowledge them now.
 pub(super) fn find(db: &Db, sink: &mut dyn Sink, options: &ShipOptions) -> Result<(SeqNo, Option<Position>)> {
     let held = sink.last_seqno()?;
+    let (next, position) = first_unsent(db, held, options)?;
+    match held {
+        Some(held) if held >= next => Ok((held + 1, Some(sink.flush()?))),
+        _ => Ok((next, position)),
+    }
+}
+
+/// The first sequence number that is not noted as acknowledged, or where shipping begins, and the position noted.
+fn first_unsent(db: &Db, held: Option<SeqNo>, options: &ShipOptions) -> Result<(SeqNo, Option<Position>)> {
     let last = db.last_seqno();
     if let Some(held) = held.filter(|&held| held > last) {
         return Err(Error::Mismatch(format!(
@@ -34,11 +46,11 @@ pub(super) fn find(db: &Db, sink: &mut dyn Sink, options: &ShipOptions) -> Resul
             "sequence number {} was acknowledged, but the sink only goes up to {held}: it is another one, or it lost data",
             next - 1
         ))),
-        Some(held) => Ok((next.max(held + 1), position)),
-        None => Ok((next, position)),
+        _ => Ok((next, position)),
     }
 }
 
+/// Where shipping begins without a cursor: with what the sink holds last, if it holds anything.
 fn first_start(db: &Db, held: Option<SeqNo>, options: &ShipOptions) -> Result<SeqNo> {
     let oldest = match db.changes(1) {
         Ok(_) => 1,
@@ -52,7 +64,7 @@ fn first_start(db: &Db, held: Option<SeqNo>, options: &ShipOptions) -> Result<Se
             "the sink goes up to sequence number {held}, but the database was neither restored from it nor shipped to it under the cursor {:?}",
             options.cursor
         ))),
-        Some(held) if held > 0 && oldest <= held + 1 => Ok(held + 1),
+        Some(held) if held > 0 && oldest <= held + 1 => Ok(held),
         Some(held) if held > 0 => Err(Error::NotRetained { requested: held + 1, oldest }),
         _ if oldest > 1 && !options.allow_partial => {
             let hint = "ship before the first flush of the database, or allow a partial log";

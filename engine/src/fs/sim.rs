@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+
+use crate::sync::Mutex;
 
 use super::{DirEntry, FileLock, FileSystem, LockKind, MappedFile, MappedSync, ReadableFile, WritableFile};
 use inode::{Contents, Directory, Inode};
@@ -21,8 +22,8 @@ mod tests;
 pub enum Keep {
     /// Nothing: files and names as of their last sync.
     Nothing,
-    /// A seeded choice: of every changed 512-byte sector, every changed length and every changed name, independently,
-    /// the old or the new one.
+    /// A seeded choice: of every changed 512-byte sector the old or the new contents or those of any write between, of
+    /// every changed length likewise, of every changed name the old or the new one; all independently.
     Some,
     /// Everything: a killed process rather than a power cut.
     All,
@@ -67,8 +68,8 @@ enum Holders {
     Shared(usize),
 }
 
-/// Seeded coin tosses (SplitMix64, Steele et al. 2014). Each seed has a bias of its own, so that a few seeds cover both
-/// mostly lost and mostly kept.
+/// Seeded coin tosses (SplitMix64, Steele et al. 2014), with a bias that each file and directory takes anew, so that a
+/// few seeds cover files that were kept beside others that were lost, and all between.
 #[derive(Debug)]
 struct Coin {
     state: u64,
@@ -77,9 +78,22 @@ struct Coin {
 
 impl Coin {
     fn new(seed: u64) -> Self {
-        let mut coin = Coin { state: seed, heads_of_8: 4 };
-        coin.heads_of_8 = [4, 1, 7, 4][coin.next() as usize % 4];
-        coin
+        Coin { state: seed, heads_of_8: 4 }
+    }
+
+    fn take_bias(&mut self) {
+        self.heads_of_8 = [0, 1, 4, 4, 7, 8][self.next() as usize % 6];
+    }
+
+    /// A moment from 0 to `newest`: one of these two mostly.
+    fn moment(&mut self, newest: usize) -> usize {
+        if self.toss() {
+            newest
+        } else if self.heads_of_8 > 0 && self.next().is_multiple_of(4) {
+            self.next() as usize % (newest + 1)
+        } else {
+            0
+        }
     }
 
     fn next(&mut self) -> u64 {
@@ -130,6 +144,20 @@ impl SimFileSystem {
         SimFileSystem { state: Arc::new(Mutex::new(after)) }
     }
 
+    /// An independent filesystem in the same state, with what is not durable apart from what is: to try several power
+    /// cuts of one moment while this one goes on. Like [`crash_clone`](Self::crash_clone) it has no open handles, no
+    /// locks, nothing to stop it, and counts its calls from 0.
+    pub fn fork(&self) -> SimFileSystem {
+        let state = self.state.lock();
+        let mut copies: HashMap<*const Mutex<Contents>, Inode> = HashMap::new();
+        let mut copy = |inode: &Inode| {
+            copies.entry(Arc::as_ptr(inode)).or_insert_with(|| Arc::new(Mutex::new(inode.lock().clone()))).clone()
+        };
+        let directories = state.directories.iter().map(|(path, names)| (path.clone(), names.copy(&mut copy))).collect();
+        let forked = State { directories, capacity_bytes: state.capacity_bytes, ..State::default() };
+        SimFileSystem { state: Arc::new(Mutex::new(forked)) }
+    }
+
     /// How many calls have changed the simulated storage so far: `create`, `open_append`, `create_mapped`, `rename`,
     /// `remove_file`, `truncate`, `create_dir_all` of a missing directory, `sync_dir`; an append, sync or writeback
     /// hint of a file; a write through a mapping or its sync. Failed ones count too.
@@ -160,7 +188,7 @@ impl SimFileSystem {
     /// `NotFound` if there is no such file.
     pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let inode = self.state.lock().inode(path)?;
-        Ok(inode.lock().live.clone())
+        Ok(inode.lock().live.to_vec())
     }
 
     /// Replaces a file by one with these contents, or creates it and its directories; everything about it is durable at
@@ -172,7 +200,7 @@ impl SimFileSystem {
         let mut state = self.state.lock();
         let (directory, name) = split(path)?;
         state.add_directories(directory);
-        let inode = Arc::new(Mutex::new(Contents::durable(bytes.to_vec())));
+        let inode = Arc::new(Mutex::new(Contents::durable(Arc::new(bytes.to_vec()))));
         state.directory(directory)?.link_durably(name, inode);
         Ok(())
     }
@@ -293,6 +321,8 @@ impl FileSystem for SimFileSystem {
         let bytes = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::StorageFull))?;
         let directory = state.directory(directory)?;
         let inode = Arc::new(Mutex::new(Contents::zeros(bytes)));
+        // As on a real system: the old file is removed and a new one made, and a power cut may come between.
+        let _was_there = directory.unlink(name);
         directory.link(name, inode.clone());
         Ok(Box::new(SimFile { state: self.state.clone(), inode }))
     }

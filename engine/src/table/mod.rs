@@ -3,9 +3,9 @@
 pub(crate) mod block;
 pub(crate) mod builder;
 pub(crate) mod filter;
-mod format;
+pub(crate) mod format;
 pub(crate) mod handle;
-mod index;
+pub(crate) mod index;
 pub(crate) mod iterator;
 pub(crate) mod level_iterator;
 pub(crate) mod properties;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! segment  header (64 bytes) | records, each 8-byte aligned | zeros, or what a recycled file held before
-//! header   magic 8 | crc32 of what follows u32 | version u32 | segment u64 | database id u64 | file bytes u64 | prev seqno u64 | zeros 16
+//! header   magic 8 | crc32 of what follows u32 | version u32 | segment u64 | database id u64 | file bytes u64 | prev seqno u64 |
+//!          prev end u64 | zeros 8
 //! record   header crc32 u32 | payload crc32 u32 | segment u64 | first seqno u64 | count u32 | payload bytes u32 |
 //!          prev seqno u64 | synced seqno u64 | payload | 0 to 7 bytes of any value
 //! ```
@@ -97,9 +98,18 @@ pub(super) struct SegmentHeader {
     pub(super) file_bytes: u64,
     /// The last logged sequence number before this segment.
     pub(super) prev_seqno: SeqNo,
+    /// Where the last record of the segment before ends; 0 if this is not known. Records of metadata alone take no
+    /// numbers: only this tells that some are missing there.
+    pub(super) prev_end: u64,
 }
 
 impl SegmentHeader {
+    /// Whether the segment before, whose records were read up to `end`, is whole; the padding of its last record does
+    /// not count.
+    pub(super) fn follows_end(&self, end: u64) -> bool {
+        self.prev_end == 0 || self.prev_end.next_multiple_of(RECORD_ALIGN) == end.next_multiple_of(RECORD_ALIGN)
+    }
+
     /// The header's bytes.
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES as usize] {
         let mut bytes = [0; HEADER_BYTES as usize];
@@ -109,6 +119,7 @@ impl SegmentHeader {
         bytes[24..32].copy_from_slice(&self.database_id.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.file_bytes.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.prev_seqno.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.prev_end.to_le_bytes());
         let crc = crc32fast::hash(&bytes[12..]);
         bytes[8..12].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -140,6 +151,7 @@ impl SegmentHeader {
             database_id: u64_at(bytes, 24),
             file_bytes: u64_at(bytes, 32),
             prev_seqno: u64_at(bytes, 40),
+            prev_end: u64_at(bytes, 48),
         };
         if header.database_id != database_id {
             return Err(Error::corruption(file, 24, "the segment belongs to another database"));
@@ -278,7 +290,7 @@ mod tests {
     #[test]
     fn segment_headers_round_trip_and_no_flipped_bit_passes() {
         let file = Path::new("000009.wal");
-        let header = SegmentHeader { segment: 9, database_id: 5, file_bytes: 4096, prev_seqno: 3 };
+        let header = SegmentHeader { segment: 9, database_id: 5, file_bytes: 4096, prev_seqno: 3, prev_end: 72 };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes, 9, 5, file).unwrap(), Ok(header));
         assert!(SegmentHeader::decode(&bytes, 8, 5, file).unwrap().is_err());

@@ -1,7 +1,6 @@
 //! The appending half of the log.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Wal;
 use super::format::{self, HEADER_BYTES, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordHeader};
@@ -9,6 +8,7 @@ use super::segment::Segment;
 use crate::error::{Error, Result};
 use crate::fs::MappedFile;
 use crate::key::{MAX_SEQNO, SeqNo};
+use crate::sync::atomic::Ordering;
 
 /// Appends records; owned by whoever holds the commit lock.
 ///
@@ -117,7 +117,7 @@ impl WalWriter {
     fn roll(&mut self, record_bytes: u64) -> Result<()> {
         let number = self.segment.number + 1;
         let mut file = self.wal.take_segment_file(number, HEADER_BYTES + record_bytes)?;
-        let segment = self.wal.start_segment(number, self.last_seqno, file.as_mut())?;
+        let segment = self.wal.start_segment(number, self.last_seqno, self.end, file.as_mut())?;
         let full = std::mem::replace(&mut self.file, file);
         self.wal.list_segment(segment.clone(), full);
         self.salt = format::salt(self.wal.database_id, number);

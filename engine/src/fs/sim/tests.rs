@@ -174,3 +174,68 @@ fn truncation_damage_and_listing() {
     assert_eq!(fs.create("none/a".as_ref()).unwrap_err().kind(), io::ErrorKind::NotFound);
     assert!(fs.rename(&path("a"), "a".as_ref()).is_err());
 }
+
+#[test]
+fn a_sector_may_be_as_it_was_between_two_writes() {
+    let fs = sim();
+    let mut mapped = fs.create_mapped(&path("m"), 1024).unwrap();
+    mapped.syncer().sync(0..1024).unwrap();
+    fs.sync_dir("db".as_ref()).unwrap();
+    mapped.write_at(0, b"one").unwrap();
+    mapped.write_at(3, b"two").unwrap();
+    let starts = |fs: &SimFileSystem| -> BTreeSet<Vec<u8>> {
+        (0..64).map(|seed| fs.crash_clone(Keep::Some, seed).read(&path("m")).unwrap()[..6].to_vec()).collect()
+    };
+    let all = [&b"\0\0\0\0\0\0"[..], b"one\0\0\0", b"onetwo"].map(<[u8]>::to_vec);
+    assert_eq!(starts(&fs), BTreeSet::from(all));
+    // A sync of a part leaves the rest in doubt.
+    mapped.syncer().sync(0..3).unwrap();
+    assert_eq!(starts(&fs), BTreeSet::from([b"one\0\0\0", b"onetwo"].map(|start| start.to_vec())));
+    mapped.syncer().sync(3..6).unwrap();
+    assert_eq!(starts(&fs), BTreeSet::from([b"onetwo".to_vec()]));
+}
+
+#[test]
+fn a_long_append_may_be_kept_in_part_and_an_emptied_file_be_full_again() {
+    let fs = sim();
+    let mut file = append_synced(&fs, "a", &[1; 100]);
+    fs.sync_dir("db".as_ref()).unwrap();
+    file.append(&[2; 1400]).unwrap();
+    let lengths = |fs: &SimFileSystem| -> BTreeSet<usize> {
+        (0..256).map(|seed| fs.crash_clone(Keep::Some, seed).read(&path("a")).unwrap().len()).collect()
+    };
+    assert_eq!(lengths(&fs), BTreeSet::from([100, 512, 1024, 1500]));
+    file.sync().unwrap();
+    let mut again = fs.create(&path("a")).unwrap();
+    again.append(&[3; 10]).unwrap();
+    assert_eq!(lengths(&fs), BTreeSet::from([0, 10, 1500]));
+    again.sync().unwrap();
+    assert_eq!(lengths(&fs), BTreeSet::from([10]));
+}
+
+#[test]
+fn replacing_a_mapped_file_may_leave_the_old_the_new_or_none() {
+    let fs = sim();
+    fs.write(&path("m"), b"old").unwrap();
+    fs.create_mapped(&path("m"), 2).unwrap().syncer().sync(0..2).unwrap();
+    let left = |seed| fs.crash_clone(Keep::Some, seed).read(&path("m")).ok();
+    let outcomes: BTreeSet<_> = (0..64).map(left).collect();
+    assert_eq!(outcomes, BTreeSet::from([None, Some(b"old".to_vec()), Some(vec![0, 0])]));
+}
+
+#[test]
+fn a_fork_knows_what_is_not_durable_and_goes_its_own_way() {
+    let fs = sim();
+    let mut file = append_synced(&fs, "a", b"one");
+    fs.sync_dir("db".as_ref()).unwrap();
+    file.append(b" two").unwrap();
+    fs.rename(&path("a"), &path("b")).unwrap();
+    let fork = fs.fork();
+    file.sync().unwrap();
+    fs.sync_dir("db".as_ref()).unwrap();
+    assert_eq!(fork.read(&path("b")).unwrap(), b"one two");
+    assert_eq!(fork.crash_clone(Keep::Nothing, 0).paths(), [path("a")]);
+    assert_eq!(fork.crash_clone(Keep::Nothing, 0).read(&path("a")).unwrap(), b"one");
+    assert_eq!(fs.crash_clone(Keep::Nothing, 0).read(&path("b")).unwrap(), b"one two");
+    assert_eq!(fork.call_count(), 0);
+}

@@ -103,6 +103,32 @@ fn a_hole_ends_an_unsynced_log_and_is_damage_in_a_synced_one() {
     }
 }
 
+/// Records of metadata alone take no numbers, so the numbers of the next segment go on as if nothing were missing.
+#[test]
+fn metadata_lost_at_the_end_of_a_segment_ends_the_log() {
+    for proven in [false, true] {
+        let fs = sim();
+        let (wal, mut writer) = new_log(&fs, 4096);
+        let expected = append(&mut writer, &wal, [500]);
+        writer.append(2, 0, &payload(2, 500)).unwrap();
+        append(&mut writer, &wal, [3500]);
+        if proven {
+            wal.sync_all().unwrap();
+            append(&mut writer, &wal, [500]);
+        }
+        assert_eq!(read(&fs).len(), if proven { 4 } else { 3 });
+        let hole = (HEADER_BYTES + record_bytes(500)) as usize;
+        match read_changed(&fs, &segment_path(dir(), 1), input(0), |bytes| bytes[hole..hole + 512].fill(0)) {
+            Ok(records) => assert_eq!((proven, records), (false, expected)),
+            Err(Error::Corruption { file, offset, reason }) => {
+                assert!(proven && reason.contains("synced up to 2"), "{reason}");
+                assert_eq!((file, offset), (segment_path(dir(), 1), hole as u64));
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
 #[test]
 fn what_was_cut_off_never_comes_back() {
     let fs = sim();
