@@ -69,11 +69,16 @@ fn every_flipped_bit_is_an_error_or_changes_nothing() {
     let mut errors = 0;
     for path in &files {
         let bytes = fs.read(path).unwrap();
+        // The last mark is behind everything that it could prove: it cannot be told from one that was being written.
+        let free_from = if path == files.last().unwrap() { bytes.len() - 16 } else { bytes.len() };
         for bit in 0..bytes.len() * 8 {
             let damaged = fs.crash_clone(siltstone::fs::Keep::All, 0);
             damaged.flip_bit(path, (bit / 8) as u64, (bit % 8) as u32).unwrap();
             match read_all(&file_source(&damaged)) {
-                Ok(read) => assert_eq!(read, batches(5), "{} bit {bit}", path.display()),
+                Ok(read) => {
+                    assert_eq!(read, batches(5), "{} bit {bit}", path.display());
+                    assert!(bit / 8 >= free_from, "{} bit {bit}: nobody noticed", path.display());
+                }
                 Err(Error::Corruption { file, .. } | Error::UnsupportedVersion { file, .. }) => {
                     assert_eq!(&file, path);
                     errors += 1;
@@ -89,6 +94,75 @@ fn every_flipped_bit_is_an_error_or_changes_nothing() {
         }
     }
     assert!(errors > 1000, "{errors} flips were noticed");
+}
+
+/// Reads and writes on after `damage`; what is read must be a first part of `all`, or an error that names a file.
+fn check_damaged(damaged: &SimFileSystem, all: &[ChangeBatch], least: usize, what: &str) {
+    let named = |error: &Error| match error {
+        Error::Corruption { file, .. } | Error::UnsupportedVersion { file, .. } => file.starts_with(log_path()),
+        Error::PositionOutOfRange { .. } => true,
+        _ => false,
+    };
+    match read_all(&file_source(damaged)) {
+        Ok(read) => {
+            assert!(read.len() >= least && all.starts_with(&read), "{what}: {} of {} read", read.len(), all.len());
+            // The sink goes on behind the same batches, or refuses.
+            match file_sink(damaged, 150) {
+                Ok(mut sink) => {
+                    let last = sink.last_seqno().unwrap();
+                    assert_eq!(last.unwrap_or(0), read.len() as u64, "{what}: the sink goes on elsewhere");
+                }
+                Err(error) => assert!(named(&error), "{what}: {error:?}"),
+            }
+        }
+        Err(error) => assert!(named(&error), "{what}: {error:?}"),
+    }
+}
+
+#[test]
+fn every_truncation_leaves_a_first_part_or_is_an_error() {
+    let fs = written(8, 150);
+    let files = segments(&fs);
+    assert!(files.len() >= 3);
+    let all = batches(8);
+    for (n, path) in files.iter().enumerate() {
+        let bytes = fs.read(path).unwrap();
+        for len in 0..bytes.len() {
+            let damaged = fs.crash_clone(siltstone::fs::Keep::All, 0);
+            damaged.write(path, &bytes[..len]).unwrap();
+            let what = format!("{} cut to {len} of {}", path.display(), bytes.len());
+            if n + 1 < files.len() {
+                assert!(
+                    read_all(&file_source(&damaged)).is_err(),
+                    "{what}: a sealed segment is cut, and nobody noticed"
+                );
+            }
+            check_damaged(&damaged, &all, 0, &what);
+        }
+    }
+}
+
+#[test]
+fn longer_and_exchanged_segments_are_errors_or_change_nothing() {
+    let fs = written(8, 150);
+    let files = segments(&fs);
+    let all = batches(8);
+    for path in &files {
+        let bytes = fs.read(path).unwrap();
+        for (by, filler) in [(1, 0), (100, 0), (1, 0xa5), (100, 0xa5)] {
+            let damaged = fs.crash_clone(siltstone::fs::Keep::All, 0);
+            damaged.write(path, &[bytes.clone(), vec![filler; by]].concat()).unwrap();
+            check_damaged(&damaged, &all, all.len(), &format!("{}: {by} times {filler} behind it", path.display()));
+        }
+        for other in files.iter().filter(|other| *other != path) {
+            let swapped = fs.crash_clone(siltstone::fs::Keep::All, 0);
+            swapped.write(path, &fs.read(other).unwrap()).unwrap();
+            let what = format!("{} replaced by {}", path.display(), other.display());
+            assert!(read_all(&file_source(&swapped)).is_err(), "{what}: nobody noticed");
+            swapped.write(other, &bytes).unwrap();
+            assert!(read_all(&file_source(&swapped)).is_err(), "{what} and back: nobody noticed");
+        }
+    }
 }
 
 #[test]

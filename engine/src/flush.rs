@@ -41,7 +41,7 @@ pub(crate) fn flush_tree(store: &Store, tree: &Arc<Tree>) -> Result<()> {
     let Some(wal) = &store.wal else { return Ok(()) };
     let newest = sealed.iter().filter_map(|memtable| memtable.last_seqno()).max().unwrap_or(0);
     wal.sync_through(newest)?;
-    let tables = write_table(store, tree, &sealed)?;
+    let tables = write_table(store, tree, &sealed, newest)?;
     if install(store, wal, tree, &sealed, newest, tables)? {
         let flushed_bytes = sealed.iter().map(|memtable| memtable.bytes()).sum();
         // Freed before it is given to others.
@@ -54,11 +54,11 @@ pub(crate) fn flush_tree(store: &Store, tree: &Arc<Tree>) -> Result<()> {
 }
 
 /// Writes what live readers can still see of the memtables; at most one table, since level 0 takes any size.
-fn write_table(store: &Store, tree: &Tree, sealed: &[Arc<Memtable>]) -> Result<Vec<TableMeta>> {
+fn write_table(store: &Store, tree: &Tree, sealed: &[Arc<Memtable>], newest: SeqNo) -> Result<Vec<TableMeta>> {
     let cursors = sealed.iter().map(|memtable| MemtableCursor::new(memtable.clone())).collect();
     let mut cursor = MergeCursor::new(cursors);
     let mut retention = Retention::new(store.snapshots.list(), false);
-    let mut outputs = Outputs::level0(store, &tree.options());
+    let mut outputs = Outputs::level0(store, tree, newest);
     let written = cursor
         .seek_to_first()
         .and_then(|()| outputs.write_all(&mut cursor, None, &mut retention, &mut |_| true, &mut || Ok(())));

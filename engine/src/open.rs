@@ -55,7 +55,7 @@ impl Options {
     }
 }
 
-fn lock(options: &Options, directory: &Path) -> Result<Box<dyn FileLock>> {
+pub(crate) fn lock(options: &Options, directory: &Path) -> Result<Box<dyn FileLock>> {
     let fs = &options.file_system;
     let path = directory.join(LOCK);
     let kind = if options.read_only { LockKind::Shared } else { LockKind::Exclusive };
@@ -292,6 +292,7 @@ fn remove_orphans(store: &Store) -> Result<()> {
         let path = table_path(directory, number);
         fs.remove_file(&path).map_err(Error::io("removing an orphan", &path))?;
     }
+    crate::repair::remove_unfinished(&**fs, directory, listed.iter().map(|entry| &*entry.name))?;
     Ok(())
 }
 

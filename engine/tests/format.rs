@@ -239,7 +239,9 @@ fn tables_are_as_documented() {
     let user_bytes: usize = expected.iter().map(|(key, .., value)| key.len() + value.len()).sum();
     let numbers: Vec<u64> = (0..6).map(|i| number(properties, 8 * i, 8)).collect();
     assert_eq!(numbers, [53, 1, user_bytes as u64, 1, 53, index.len() as u64]);
-    assert_eq!((number(properties, 52, 2), number(properties, 54, 2), &properties[56..]), (0, 4, &b"gone"[..]));
+    assert_eq!((number(properties, 52, 2), number(properties, 54, 2), &properties[56..60]), (0, 4, &b"gone"[..]));
+    // Keyspace, and the last write before the flush: 51 and two.
+    assert_eq!((number(properties, 60, 4), number(properties, 64, 8), &properties[72..]), (1, 53, &b"layers"[..]));
 }
 
 fn check_buckets(entries: &[(Vec<u8>, u64, u8, &[u8])], buckets: &[u8]) {

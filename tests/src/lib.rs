@@ -9,6 +9,7 @@
 pub mod answer;
 pub mod bounds;
 pub mod configurations;
+pub mod damage;
 pub mod evidence;
 pub mod faults;
 pub mod history;

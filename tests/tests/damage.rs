@@ -1,13 +1,22 @@
-//! Files of every kind truncated, flipped, missing or of a newer format: the right answer or an error that names the
-//! place; never a panic, never a wrong answer.
+//! Every byte of small databases flipped and every file cut at every length, one at a time; files missing, longer,
+//! exchanged or of a newer format: the right answer or an error that names the place; never a panic, never a wrong
+//! answer, never an allocation by a damaged length.
+//!
+//! `SILTSTONE_DAMAGE=all` flips all eight bits of each byte, and leaves out nothing in any mode.
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rand::RngExt;
 use siltstone::fs::{Keep, SimFileSystem};
 use siltstone::{Db, Error, Result};
-use siltstone_tests::state::{State, difference, dump};
+use siltstone_tests::damage::check::{LARGEST_ALLOCATION_BYTES, Mode};
+use siltstone_tests::damage::database::{self, Database};
+use siltstone_tests::damage::{Counts, block_flips, compact_over, cut_all, flip_all, flip_under, is, run, whole_files};
+use siltstone_tests::evidence;
+use siltstone_tests::state::{State, dump};
 use siltstone_tests::steps::rng;
 use siltstone_tests::workload::{DIRECTORY, Workload, keyspace_options, options};
 
@@ -42,37 +51,123 @@ fn is_about_damage(error: &Error) -> bool {
     matches!(error, Error::Corruption { .. } | Error::UnsupportedVersion { .. })
 }
 
-/// Opens, reads everything both ways, and verifies; whether the damage was found.
-fn check(sim: &SimFileSystem, expected: &State, what: &str) -> bool {
-    let mut found_any = false;
-    for mmap in [true, false] {
-        let sim = sim.crash_clone(Keep::All, 0);
-        let db = match open(&sim, mmap) {
-            Ok(db) => db,
-            Err(error) => {
-                assert!(is_about_damage(&error), "{what}: {error:?}");
-                found_any = true;
-                continue;
-            }
-        };
-        // Before the reads, which let the background meet the damage too.
-        let report = db.verify();
-        assert!(report.errors.iter().all(is_about_damage), "{what}: {report}");
-        match dump(&db, &keyspace_options()) {
-            Ok(state) => {
-                if let Some(difference) = difference(&state, expected) {
-                    panic!("{what}: a wrong answer, {difference}; verify says {report}");
-                }
-            }
-            Err(error) => {
-                // A background compaction may have met the damage first; then the keyspaces can be opened all the same.
-                assert!(is_about_damage(&error), "{what}: {error:?}");
-                assert!(!report.is_ok(), "{what}: verify found nothing, reading did: {error}");
-            }
-        }
-        found_any |= !report.is_ok();
+/// Counts what is allocated at once, for everything that this test opens.
+struct Counting;
+
+#[allow(unsafe_code, reason = "an allocator cannot be written without; this one only looks at sizes")]
+// SAFETY: every call goes to the system's allocator with the arguments it came with; looking allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LARGEST_ALLOCATION_BYTES.fetch_max(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.alloc(layout) }
     }
-    found_any
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        LARGEST_ALLOCATION_BYTES.fetch_max(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_bytes: usize) -> *mut u8 {
+        LARGEST_ALLOCATION_BYTES.fetch_max(new_bytes, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, new_bytes) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many bits of each byte are flipped, and every how many-th byte or length the expensive cases take.
+fn effort(stride: usize) -> (u32, usize) {
+    match std::env::var("SILTSTONE_DAMAGE") {
+        Ok(effort) if effort == "all" => (8, 1),
+        _ => (1, stride),
+    }
+}
+
+/// Counts what was done; a wrong answer has panicked before.
+fn record(figure: &str, counts: &[Counts]) {
+    evidence::record(figure, counts.iter().map(|counts| counts.cases).sum());
+    evidence::record("damage_found_by_verify", counts.iter().map(|counts| counts.found).sum());
+    evidence::record("wrong", 0);
+    evidence::record("lost", 0);
+}
+
+/// Every byte of every file, read-only; a part of them, another one for each file, also open for writing.
+fn flip_every_byte(database: &Database) {
+    let (bits, stride) = effort(1);
+    let mut all = Vec::new();
+    for (n, file) in database.files().iter().enumerate() {
+        let reading = flip_all(database, file, bits, (1, 0), Mode::ReadOnly);
+        let stride = if is(file, "table") { stride } else { 1 };
+        let writing = flip_all(database, file, bits, (stride, n), Mode::Write);
+        println!("{}: {reading:?} {writing:?}", file.display());
+        all.extend([reading, writing]);
+    }
+    record("flipped_bytes", &all);
+}
+
+#[test]
+fn every_flipped_byte_of_a_closed_database_is_found() {
+    let [closed, _] = database::both();
+    flip_every_byte(closed);
+}
+
+#[test]
+fn every_flipped_byte_of_a_crashed_database_is_found_or_leaves_a_prefix() {
+    let [_, crashed] = database::both();
+    flip_every_byte(crashed);
+}
+
+#[test]
+fn every_truncation_is_found_or_harmless() {
+    let (_, stride) = effort(2);
+    for database in database::both() {
+        let mut all = Vec::new();
+        for file in database.files() {
+            let reading = cut_all(database, &file, 1, Mode::ReadOnly);
+            let writing = cut_all(database, &file, stride, Mode::Write);
+            println!("{}: {reading:?} {writing:?}", file.display());
+            all.extend([reading, writing]);
+        }
+        record("truncations", &all);
+    }
+}
+
+#[test]
+fn missing_longer_and_exchanged_files_are_found_or_harmless() {
+    for database in database::both() {
+        let mut counts = Counts::default();
+        for case in whole_files(database) {
+            run(database, &case, Mode::ReadOnly, &mut counts);
+            run(database, &case, Mode::Write, &mut counts);
+        }
+        evidence::record("damage_found_by_verify", counts.found);
+    }
+}
+
+#[test]
+fn what_is_damaged_under_an_open_database_is_found_by_verify() {
+    for database in database::both() {
+        let found = flip_under(database, effort(3).1);
+        evidence::record("damage_found_by_verify", found);
+        evidence::record("flipped_bytes", found);
+    }
+}
+
+#[test]
+fn compaction_makes_no_valid_table_of_a_damaged_block() {
+    let [database, _] = database::both();
+    let cases = block_flips(database);
+    assert!(cases.len() > 20, "{} blocks", cases.len());
+    cases.iter().for_each(|case| compact_over(database, case));
 }
 
 /// Offsets near both ends of a file and `sampled` more.
@@ -83,50 +178,6 @@ fn offsets(len: usize, sampled: usize, seed: u64) -> Vec<usize> {
     offsets.sort_unstable();
     offsets.dedup();
     offsets
-}
-
-#[test]
-fn a_flipped_bit_is_found_or_harmless() {
-    let (sim, state) = closed_database();
-    for (n, file) in files(&sim).iter().enumerate() {
-        let len = sim.read(file).unwrap().len();
-        let (mut found, offsets) = (0, offsets(len, 40, n as u64));
-        for &at in &offsets {
-            let damaged = sim.crash_clone(Keep::All, 0);
-            damaged.flip_bit(file, at as u64, at as u32).unwrap();
-            found += usize::from(check(
-                &damaged,
-                &state,
-                &format!("bit flipped at {at} of {}, {len} bytes", file.display()),
-            ));
-        }
-        println!("{}: {found} of {} flips found, the others harmless", file.display(), offsets.len());
-        let kind = file.extension().is_some_and(|kind| kind == "table");
-        // Every byte of a table is covered, except the filter's padding, which has to be zero.
-        assert!(!kind || found == offsets.len(), "{}: {found} of {}", file.display(), offsets.len());
-    }
-}
-
-#[test]
-fn a_truncated_or_missing_file_is_found() {
-    let (sim, state) = closed_database();
-    for (n, file) in files(&sim).iter().enumerate() {
-        let bytes = sim.read(file).unwrap();
-        let (mut found, offsets) = (0, offsets(bytes.len(), 20, n as u64));
-        for &len in &offsets {
-            let damaged = sim.crash_clone(Keep::All, 0);
-            damaged.write(file, &bytes[..len]).unwrap();
-            found +=
-                usize::from(check(&damaged, &state, &format!("{} cut to {len} of {}", file.display(), bytes.len())));
-        }
-        println!("{}: {found} of {} truncations found, the others harmless", file.display(), offsets.len());
-        assert!(found > 0 || file.extension().is_some_and(|kind| kind == "spare"));
-        let damaged = sim.crash_clone(Keep::All, 0);
-        siltstone::fs::FileSystem::remove_file(&damaged, file).unwrap();
-        siltstone::fs::FileSystem::sync_dir(&damaged, Path::new(DIRECTORY)).unwrap();
-        let noticed = check(&damaged, &state, &format!("{} missing", file.display()));
-        assert!(noticed || file.extension().is_some_and(|kind| kind == "spare"), "{} missing", file.display());
-    }
 }
 
 /// What a killed process left: a flip behind what was synced may end the log there, and nothing else.

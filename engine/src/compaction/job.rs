@@ -247,7 +247,7 @@ impl Job {
             Some(start) => cursor.seek(start, MAX_SEQNO)?,
         }
         let mut retention = Retention::new(self.snapshots.clone(), self.plan.bottom);
-        let mut outputs = Outputs::new(store, &self.tree.options(), &self.options, &self.plan);
+        let mut outputs = Outputs::new(store, &self.tree, self.flushed_seqno()?, &self.options, &self.plan);
         // Inside level 0 an older table beside the inputs may hold the key as well as any level below.
         let in_level0 = self.plan.output_level == 0;
         let mut exists_below =
@@ -273,6 +273,13 @@ impl Job {
             sources.push(Source::Level(LevelCursor::for_compaction(self.output_inputs().cloned().collect())));
         }
         Ok(sources)
+    }
+
+    /// What the inputs say was in tables when they were written, at the most.
+    fn flushed_seqno(&self) -> Result<SeqNo> {
+        let mut flushed =
+            self.inputs().chain(self.output_inputs()).map(|handle| Ok(handle.table_arc()?.flushed_seqno()));
+        flushed.try_fold(0, |most, flushed: Result<SeqNo>| Ok(most.max(flushed?)))
     }
 
     fn inputs(&self) -> impl Iterator<Item = &Arc<TableHandle>> {

@@ -8,12 +8,14 @@ use crate::compaction::retention::{Retention, Verdict};
 use crate::compaction::score::LeveledOptions;
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
-use crate::key::{Trailer, compare_keys};
-use crate::options::{Compression, KeyspaceOptions};
+use crate::key::{SeqNo, Trailer, compare_keys};
+use crate::options::Compression;
 use crate::store::Store;
 use crate::table::TableMeta;
 use crate::table::builder::{TableBuilder, TableWriteOptions};
 use crate::table::handle::table_path;
+use crate::table::properties::Origin;
+use crate::tree::Tree;
 
 /// How often a long run looks whether something more urgent waits: about every hundred blocks.
 const ENTRIES_A_CHECK: u32 = 4096;
@@ -41,6 +43,7 @@ impl std::ops::Add for Written {
 pub(crate) struct Outputs<'s> {
     store: &'s Store,
     table_options: TableWriteOptions,
+    origin: Origin,
     target_bytes: u64,
     /// How many bytes of the level below the output one table may overlap: what a later compaction of it has to
     /// rewrite.
@@ -63,29 +66,40 @@ pub(crate) struct Outputs<'s> {
 }
 
 impl<'s> Outputs<'s> {
-    /// For a flush: one table, uncompressed unless every level is to be compressed.
-    pub(crate) fn level0(store: &'s Store, options: &KeyspaceOptions) -> Self {
-        Outputs::with(store, options, false, u64::MAX, 0, &[])
+    /// For a flush: one table, uncompressed unless every level is to be compressed. It holds every write of `tree` up to
+    /// `flushed_seqno` that is in no table yet.
+    pub(crate) fn level0(store: &'s Store, tree: &Tree, flushed_seqno: SeqNo) -> Self {
+        Outputs::with(store, tree, flushed_seqno, false, u64::MAX, 0, &[])
     }
 
     /// For a compaction: cut near the target size, where tables of the level below the output end.
-    pub(crate) fn new(store: &'s Store, options: &KeyspaceOptions, picker: &LeveledOptions, plan: &'s Plan) -> Self {
+    /// Every write of `tree` up to `flushed_seqno` is in tables.
+    pub(crate) fn new(
+        store: &'s Store,
+        tree: &Tree,
+        flushed_seqno: SeqNo,
+        picker: &LeveledOptions,
+        plan: &'s Plan,
+    ) -> Self {
         // Inside level 0 the outputs must stay one run: tables of one age.
         let target_bytes = if plan.output_level == 0 { u64::MAX } else { picker.target_table_bytes };
         let grandparents = if plan.output_level == 0 { &[][..] } else { &plan.grandparents };
         let max_overlap_bytes = picker.max_grandparent_bytes();
-        let outputs = Outputs::with(store, options, plan.bottom, target_bytes, max_overlap_bytes, grandparents);
+        let outputs =
+            Outputs::with(store, tree, flushed_seqno, plan.bottom, target_bytes, max_overlap_bytes, grandparents);
         Outputs { limited: true, ..outputs }
     }
 
     fn with(
         store: &'s Store,
-        options: &KeyspaceOptions,
+        tree: &Tree,
+        flushed_seqno: SeqNo,
         bottom: bool,
         target_bytes: u64,
         max_overlap_bytes: u64,
         grandparents: &'s [Grandparent],
     ) -> Self {
+        let options = tree.options();
         let compress = match options.compression {
             Compression::None => false,
             Compression::Lz4Bottom => bottom,
@@ -99,6 +113,7 @@ impl<'s> Outputs<'s> {
                 filter_bits_per_key: options.filter_bits_per_key,
                 compress,
             },
+            origin: Origin { keyspace: tree.id, name: tree.name.to_string(), flushed_seqno },
             target_bytes,
             max_overlap_bytes,
             grandparents,
@@ -238,7 +253,7 @@ impl<'s> Outputs<'s> {
         let fs = &self.store.options.file_system;
         let file = fs.create(&path).map_err(Error::io("creating a table", &path))?;
         self.started.push(number);
-        self.current = Some(TableBuilder::new(file, path, number, self.table_options));
+        self.current = Some(TableBuilder::new(file, path, number, self.table_options, self.origin.clone()));
         Ok(())
     }
 

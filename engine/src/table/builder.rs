@@ -9,7 +9,7 @@ use super::block::BlockBuilder;
 use super::filter::{FilterBuilder, LINE_BYTES};
 use super::format::{Footer, Handle, TAG_LZ4, TAG_RAW, compress, seal};
 use super::index::IndexBuilder;
-use super::properties::Properties;
+use super::properties::{Origin, Properties};
 use crate::batch::check_lengths;
 use crate::error::{Error, Result};
 use crate::fs::WritableFile;
@@ -58,7 +58,13 @@ impl std::fmt::Debug for Compressor {
 
 impl TableBuilder {
     /// A builder that writes to `file`, which is empty; `path` is its name in errors and `number` the table's.
-    pub(crate) fn new(file: Box<dyn WritableFile>, path: PathBuf, number: u64, options: TableWriteOptions) -> Self {
+    pub(crate) fn new(
+        file: Box<dyn WritableFile>,
+        path: PathBuf,
+        number: u64,
+        options: TableWriteOptions,
+        origin: Origin,
+    ) -> Self {
         TableBuilder {
             out: Output {
                 file,
@@ -72,7 +78,7 @@ impl TableBuilder {
             block: BlockBuilder::default(),
             index: IndexBuilder::default(),
             filter: FilterBuilder::new(options.filter_bits_per_key),
-            properties: Properties { min_seqno: u64::MAX, ..Properties::default() },
+            properties: Properties { min_seqno: u64::MAX, origin, ..Properties::default() },
             cut: None,
             cut_key: Vec::new(),
             compressor: Compressor::default(),

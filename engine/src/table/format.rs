@@ -36,7 +36,7 @@ use crate::key::MAX_VALUE_BYTES;
 /// The format this release writes, and the newest it reads.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
-const MAGIC: [u8; 8] = *b"siltTABL";
+pub(super) const MAGIC: [u8; 8] = *b"siltTABL";
 
 /// Bytes of the footer.
 pub(crate) const FOOTER_BYTES: usize = 60;
@@ -95,11 +95,16 @@ impl Handle {
 /// one file no two places have one seed.
 #[inline]
 fn checksum(number: u64, offset: u64, payload_and_tag: &[u8]) -> u32 {
-    let place = offset as u32 ^ ((offset >> 32) as u32).wrapping_mul(0x85eb_ca6b);
-    let table = (number as u32).wrapping_mul(0x9e37_79b1);
-    let mut hasher = crc32fast::Hasher::new_with_initial(place ^ table);
+    let mut hasher = crc32fast::Hasher::new_with_initial(seed(number, offset));
     hasher.update(payload_and_tag);
     hasher.finalize()
+}
+
+#[inline]
+fn seed(number: u64, offset: u64) -> u32 {
+    let place = offset as u32 ^ ((offset >> 32) as u32).wrapping_mul(0x85eb_ca6b);
+    let table = (number as u32).wrapping_mul(0x9e37_79b1);
+    place ^ table
 }
 
 /// Completes the section whose payload is `out[start..]` with its trailer; it will lie at `offset`.
@@ -122,6 +127,22 @@ pub(crate) fn unseal(stored: &[u8], number: u64, offset: u64) -> Result<(u8, &[u
         Some((&tag @ (TAG_RAW | TAG_LZ4), payload)) => Ok((tag, payload)),
         _ => Err("unknown compression tag"),
     }
+}
+
+/// Where a section of table `number` ends that begins at `start` of the file `bytes`, by its checksum: the first place
+/// where it fits, below `limit`.
+pub(super) fn section_end(bytes: &[u8], number: u64, start: usize, limit: usize) -> Option<usize> {
+    let mut hasher = crc32fast::Hasher::new_with_initial(seed(number, start as u64));
+    let last = limit.min(bytes.len()).checked_sub(4)?;
+    for at in start..last {
+        hasher.update(&bytes[at..=at]);
+        // The last byte that the checksum covers is the tag.
+        let ends = bytes[at] <= TAG_LZ4 && hasher.clone().finalize().to_le_bytes() == bytes[at + 1..at + 5];
+        if ends {
+            return Some(at + 5);
+        }
+    }
+    None
 }
 
 /// Compresses `raw` to the end of `out` as a [`TAG_LZ4`] payload, unless that saves less than an eighth; then `out` is

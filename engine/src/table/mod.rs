@@ -10,6 +10,7 @@ pub(crate) mod iterator;
 pub(crate) mod level_iterator;
 pub(crate) mod properties;
 pub(crate) mod reader;
+pub(crate) mod salvage;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -1,15 +1,31 @@
 //! What a table says of itself.
 //!
 //! Payload, little-endian: `entries u64 | tombstones u64 | user bytes u64 | smallest seqno u64 | largest seqno u64 |
-//! data blocks u64 | filter probes u32 | length of smallest key u16 | of largest key u16 | smallest key | largest key`.
+//! data blocks u64 | filter probes u32 | length of smallest key u16 | of largest key u16 | smallest key | largest key |
+//! keyspace id u32 | flushed seqno u64 | name of the keyspace, to the end`.
 
 use bytes::Bytes;
 
 use super::TableMeta;
 use super::block::Reason;
+use crate::batch::KeyspaceId;
 use crate::key::{MAX_SEQNO, SeqNo};
 
 const FIXED_BYTES: usize = 56;
+
+const ORIGIN_BYTES: usize = 12;
+
+/// Where a table comes from: enough to give it back to its keyspace if the manifest is lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The keyspace's id, which is never used for another one.
+    pub(crate) keyspace: KeyspaceId,
+    /// Its name, which never changes.
+    pub(crate) name: String,
+    /// Every write to the keyspace up to this number was in tables when this one was written. What its entries say is no
+    /// substitute: at the bottom they have number 0.
+    pub(crate) flushed_seqno: SeqNo,
+}
 
 /// A table's counts and bounds, kept in the file; an empty table has zeros and empty keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +43,7 @@ pub(crate) struct Properties {
     /// First and last user key.
     pub(crate) smallest: Bytes,
     pub(crate) largest: Bytes,
+    pub(crate) origin: Origin,
 }
 
 impl Properties {
@@ -42,6 +59,9 @@ impl Properties {
         out.extend_from_slice(&(self.largest.len() as u16).to_le_bytes());
         out.extend_from_slice(&self.smallest);
         out.extend_from_slice(&self.largest);
+        out.extend_from_slice(&self.origin.keyspace.to_le_bytes());
+        out.extend_from_slice(&self.origin.flushed_seqno.to_le_bytes());
+        out.extend_from_slice(self.origin.name.as_bytes());
     }
 
     /// Reads what [`encode`](Properties::encode) wrote.
@@ -55,13 +75,16 @@ impl Properties {
             std::array::from_fn(|i| u64::from_le_bytes(numbers[i]));
         let (smallest_bytes, largest_bytes) = ((lengths >> 32) as u16, (lengths >> 48) as u16);
         let (smallest, largest) = keys.split_at_checked(smallest_bytes.into()).ok_or("properties cut short")?;
-        if largest.len() != usize::from(largest_bytes) {
-            return Err("properties of a wrong length");
-        }
+        let (largest, origin) = largest.split_at_checked(largest_bytes.into()).ok_or("properties cut short")?;
+        let (origin, name) = origin.split_first_chunk::<ORIGIN_BYTES>().ok_or("properties cut short")?;
+        let name = std::str::from_utf8(name).map_err(|_| "a keyspace's name that is not UTF-8")?;
+        let [k0, k1, k2, k3, s0, s1, s2, s3, s4, s5, s6, s7] = *origin;
+        let flushed_seqno = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
         if tombstones > entries
             || data_blocks > entries
             || min_seqno > max_seqno
             || max_seqno > MAX_SEQNO
+            || flushed_seqno > MAX_SEQNO
             || smallest > largest
         {
             return Err("properties that contradict each other");
@@ -76,6 +99,7 @@ impl Properties {
             filter_probes: lengths as u32,
             smallest: Bytes::copy_from_slice(smallest),
             largest: Bytes::copy_from_slice(largest),
+            origin: Origin { keyspace: u32::from_le_bytes([k0, k1, k2, k3]), name: name.to_owned(), flushed_seqno },
         })
     }
 
@@ -111,11 +135,12 @@ mod tests {
             filter_probes: 6,
             smallest: Bytes::from_static(b"a"),
             largest: Bytes::from(vec![b'z'; 65_535]),
+            origin: Origin { keyspace: 7, name: "silt".into(), flushed_seqno: 12 },
         };
         let mut out = Vec::new();
         properties.encode(&mut out);
         assert_eq!(Properties::decode(&out), Ok(properties.clone()));
-        for cut in (0..100).chain([out.len() - 1]) {
+        for cut in (0..100).chain([out.len() - 17]) {
             assert!(Properties::decode(&out[..cut]).is_err(), "cut at {cut}");
         }
         let refused = |change: fn(&mut Properties)| {
@@ -130,5 +155,6 @@ mod tests {
         assert!(refused(|p| p.max_seqno = MAX_SEQNO + 1));
         assert!(refused(|p| p.min_seqno = MAX_SEQNO + 1));
         assert!(refused(|p| p.smallest = Bytes::from_static(b"\xff")));
+        assert!(refused(|p| p.origin.flushed_seqno = MAX_SEQNO + 1));
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use super::TableMeta;
 use super::block::{Block, Reason};
 use super::filter::{Filter, LINE_BYTES, prefetch_at};
 use super::format::{FOOTER_BYTES, Footer, Handle, TAG_LZ4, TAG_RAW, TRAILER_BYTES, decompress, unseal};
@@ -16,7 +17,7 @@ use super::properties::Properties;
 use crate::cache::{BlockCache, BlockKey};
 use crate::error::{Error, Result};
 use crate::fs::{FileSystem, ReadableFile};
-use crate::key::{Lookup, Trailer};
+use crate::key::{Lookup, SeqNo, Trailer};
 use crate::slice::Slice;
 
 /// How many lines of a block a get asks for at once: those of the columns, buckets and rests of a block of 4 KiB with
@@ -169,7 +170,7 @@ impl Table {
             Source::Map(_) => 0,
             Source::File(_) => self.index.bytes() + self.filter.as_ref().map_or(0, Filter::bytes),
         };
-        let keys = self.properties.smallest.len() + self.properties.largest.len();
+        let keys = self.properties.smallest.len() + self.properties.largest.len() + self.properties.origin.name.len();
         (size_of::<Table>() + held + keys + self.index.extra_bytes() + 8 * self.verified.len()) as u64
     }
 
@@ -184,6 +185,23 @@ impl Table {
     /// The table's counts and bounds.
     pub(crate) fn properties(&self) -> &Properties {
         &self.properties
+    }
+
+    /// What a manifest would say of the table.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn meta(&self) -> Result<TableMeta> {
+        let file_bytes = match &self.source {
+            Source::Map(map) => map.len() as u64,
+            Source::File(file) => file.len().map_err(Error::io("read the length of", &self.path))?,
+        };
+        Ok(self.properties.meta(self.number, file_bytes))
+    }
+
+    /// Every write to the table's keyspace up to this number was in tables when this one was written.
+    pub(crate) fn flushed_seqno(&self) -> SeqNo {
+        self.properties.origin.flushed_seqno
     }
 
     /// Up to `count` keys that cut the table's data into parts of about the same size.

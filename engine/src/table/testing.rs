@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::TableMeta;
 use super::builder::{TableBuilder, TableWriteOptions};
 use super::handle::table_path;
+use super::properties::Origin;
 use super::reader::{ReadMode, Table};
 use crate::cache::BlockCache;
 use crate::error::Result;
@@ -130,7 +131,7 @@ pub(crate) fn dir() -> PathBuf {
 /// Writes `entries`, which are in order, as table `number`.
 pub(crate) fn write_table(fs: &MemFs, number: u64, options: TableWriteOptions, entries: &[Entry]) -> Result<TableMeta> {
     let path = table_path(&dir(), number);
-    let mut builder = TableBuilder::new(fs.create(&path).expect("in memory"), path, number, options);
+    let mut builder = TableBuilder::new(fs.create(&path).expect("in memory"), path, number, options, Origin::default());
     for (key, trailer, value) in entries {
         builder.add(key, *trailer, value)?;
     }

@@ -12,6 +12,7 @@ use super::format::{self, FOOTER_BYTES};
 use super::handle::{Purger, TableCache, TableCacheLimits, TableHandle, table_path};
 use super::iterator::TableCursor;
 use super::level_iterator::LevelCursor;
+use super::properties::Origin;
 use super::reader::{ReadMode, Table};
 use super::testing::*;
 use crate::cache::BlockCache;
@@ -164,7 +165,8 @@ fn large_values_and_keys_pass_and_larger_ones_are_refused() {
         }
     }
     let path = table_path(&dir(), 2);
-    let mut builder = TableBuilder::new(fs.create(&path).unwrap(), path, 2, options(4096, 10, false));
+    let mut builder =
+        TableBuilder::new(fs.create(&path).unwrap(), path, 2, options(4096, 10, false), Origin::default());
     let refused = builder.add(&[0; 65_536], put("", 1, "").1, b"");
     assert!(matches!(refused, Err(Error::InvalidArgument(_))));
 }
@@ -173,7 +175,8 @@ fn large_values_and_keys_pass_and_larger_ones_are_refused() {
 fn the_size_estimate_is_near_the_file() {
     let fs = MemFs::default();
     let path = table_path(&dir(), 1);
-    let mut builder = TableBuilder::new(fs.create(&path).unwrap(), path, 1, options(4096, 10, false));
+    let mut builder =
+        TableBuilder::new(fs.create(&path).unwrap(), path, 1, options(4096, 10, false), Origin::default());
     assert!(builder.is_empty());
     for (key, trailer, value) in numbered(0..20_000) {
         builder.add(&key, trailer, &value).unwrap();

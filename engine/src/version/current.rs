@@ -11,7 +11,7 @@ use crate::fs::FileSystem;
 
 const MAGIC: [u8; 8] = *b"SILTCURR";
 const VERSION: u32 = 1;
-const LEN: usize = 36;
+pub(super) const LEN: usize = 36;
 
 /// Set while a database is being created; see [`Current::initial`].
 const FLAG_INITIAL: u32 = 1;
@@ -50,7 +50,7 @@ impl Current {
         out
     }
 
-    fn decode(file: &Path, bytes: &[u8]) -> Result<Current> {
+    pub(super) fn decode(file: &Path, bytes: &[u8]) -> Result<Current> {
         let corrupt = |offset, reason: &str| Error::corruption(file, offset, reason);
         check_start(file, bytes, &MAGIC, VERSION)?;
         let bytes: &[u8; LEN] =
@@ -112,6 +112,15 @@ pub(super) fn check_start(file: &Path, bytes: &[u8], magic: &[u8; 8], supported:
         found if found > supported => Err(Error::UnsupportedVersion { file: file.to_owned(), found, supported }),
         _ => Ok(()),
     }
+}
+
+/// Whether a `CURRENT` or the header of a manifest, whose checksum lies at `crc_at`, was written by this release's format
+/// and has only its version damaged: with the right version the checksum fits.
+pub(super) fn only_version_is_damaged(bytes: &[u8], crc_at: usize) -> bool {
+    let Some(fields) = bytes.get(..crc_at).filter(|_| bytes.len() >= crc_at + 4) else { return false };
+    let mut fields = fields.to_vec();
+    fields[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    crc32fast::hash(&fields) == u32_at(bytes, crc_at)
 }
 
 /// The whole file, or `None` if it does not exist.

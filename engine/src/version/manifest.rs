@@ -22,8 +22,8 @@ use super::state::ManifestState;
 
 const MAGIC: [u8; 8] = *b"SILTMANI";
 const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 24;
-const RECORD_HEADER_BYTES: usize = 8;
+pub(super) const HEADER_BYTES: usize = 24;
+pub(super) const RECORD_HEADER_BYTES: usize = 8;
 
 /// A manifest is not rolled while it is smaller than this.
 const MIN_ROLL_BYTES: u64 = 1 << 20;
@@ -48,7 +48,7 @@ pub(crate) struct Manifest {
 }
 
 /// The path of manifest `number`.
-fn manifest_path(dir: &Path, number: u64) -> PathBuf {
+pub(super) fn manifest_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("MANIFEST-{number:06}"))
 }
 
@@ -74,7 +74,7 @@ fn write_record(out: &mut Vec<u8>, number: u64, base: u64, payload: &[u8]) -> Re
 }
 
 /// The payload of the record at `at`, if one is there. Empty records are never written, so that zeros are none.
-fn read_record(bytes: &[u8], number: u64, at: usize) -> Option<&[u8]> {
+pub(super) fn read_record(bytes: &[u8], number: u64, at: usize) -> Option<&[u8]> {
     let record = bytes.get(at..)?;
     let length = u32::from_le_bytes(*record.get(4..)?.first_chunk()?) as usize;
     let payload = record.get(RECORD_HEADER_BYTES..)?.get(..length).filter(|payload| !payload.is_empty())?;
@@ -97,7 +97,7 @@ fn snapshot(number: u64, state: &ManifestState) -> Result<Vec<u8>> {
 }
 
 /// Reads all records of a manifest; answers the state and the offset behind the last whole record.
-fn replay(path: &Path, number: u64, min_bytes: u64, bytes: &[u8]) -> Result<(ManifestState, usize)> {
+pub(super) fn replay(path: &Path, number: u64, min_bytes: u64, bytes: &[u8]) -> Result<(ManifestState, usize)> {
     let corrupt = |offset: usize, reason: &str| Err(Error::corruption(path, offset as u64, reason));
     check_start(path, bytes, &MAGIC, VERSION)?;
     if bytes.len() < HEADER_BYTES {
@@ -309,6 +309,47 @@ impl Manifest {
         let current = Current { manifest: self.number, min_bytes: self.file_bytes, initial: false };
         let sealed = current.switch(&*self.fs, &self.dir);
         self.sticky(sealed)
+    }
+
+    /// Makes a manifest of `number`, which is above that of any there is, that holds nothing but `state`, and then the
+    /// live one. Nothing else changes.
+    ///
+    /// # Errors
+    /// `Io`; the manifest that was live still is, or this one.
+    pub(crate) fn replace(fs: &dyn FileSystem, dir: &Path, number: u64, state: &ManifestState) -> Result<()> {
+        let bytes = snapshot(number, state)?;
+        write_manifest(fs, dir, &manifest_path(dir, number), &bytes)?;
+        Current { manifest: number, min_bytes: bytes.len() as u64, initial: false }.switch(fs, dir)
+    }
+
+    /// Reads the manifest and `CURRENT` again: they have to say what `state` says.
+    ///
+    /// # Errors
+    /// `Corruption` naming the place; `Io`.
+    pub(crate) fn verify(&self, state: &ManifestState) -> Result<()> {
+        if self.failure.is_some() {
+            // An append that failed: what the file holds is unknown, and known to be.
+            return Ok(());
+        }
+        let current = current::path(&self.dir);
+        match Current::read(&*self.fs, &current)? {
+            Some(found) if found.manifest == self.number && found.min_bytes <= self.file_bytes => {}
+            Some(found) => {
+                let reason = format!("it names manifest {}, and {} is live", found.manifest, self.number);
+                return Err(Error::corruption(&current, 16, reason));
+            }
+            None => return Err(Error::corruption(&current, 0, "missing")),
+        }
+        let missing = || Error::corruption(&self.path, 0, "missing");
+        let mut bytes = read_file(&*self.fs, &self.path)?.ok_or_else(missing)?;
+        // Behind it may be a torn record, where it was opened read-only.
+        bytes.truncate(usize::try_from(self.file_bytes).unwrap_or(usize::MAX));
+        let (found, _) = replay(&self.path, self.number, self.file_bytes, &bytes)?;
+        if found == *state {
+            Ok(())
+        } else {
+            Err(Error::corruption(&self.path, 0, "it says something else than when it was read"))
+        }
     }
 
     /// The manifest's file.

@@ -10,6 +10,7 @@ pub(crate) mod edit;
 mod fields;
 mod keyspace_options;
 pub(crate) mod manifest;
+pub(crate) mod salvage;
 pub(crate) mod set;
 pub(crate) mod state;
 #[expect(clippy::module_inception, reason = "a version is the concept, and the folder holds what belongs to it")]

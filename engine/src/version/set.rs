@@ -79,6 +79,15 @@ impl VersionSet {
         look(&self.inner.lock().state)
     }
 
+    /// Reads the manifest again and compares it with what it is known to say.
+    ///
+    /// # Errors
+    /// `Corruption` naming the place; `Io`.
+    pub(crate) fn verify(&self) -> Result<()> {
+        let inner = self.inner.lock();
+        inner.manifest.verify(&inner.state)
+    }
+
     /// Notes at a clean close that the manifest is complete, so that a later truncation is found.
     pub(crate) fn seal(&self) -> Result<()> {
         self.inner.lock().manifest.seal()

@@ -163,6 +163,11 @@ impl SegmentHeader {
     }
 }
 
+/// The segment's number and the database's id that a header states; not checked.
+pub(super) fn stated(header: &[u8; HEADER_BYTES as usize]) -> (u64, u64) {
+    (u64_at(header, 16), u64_at(header, 24))
+}
+
 /// What a record says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RecordHeader {

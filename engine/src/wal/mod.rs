@@ -17,12 +17,13 @@ use crate::sync::{Condvar, Mutex};
 use format::HEADER_BYTES;
 use replay::Replayed;
 use retention::Cursor;
-use segment::{Backing, Segment};
+use segment::{Backing, Segment, SegmentReader};
 use spare::Spares;
 
 mod format;
 pub(crate) mod replay;
 pub(crate) mod retention;
+pub(crate) mod salvage;
 mod segment;
 mod spare;
 pub(crate) mod tail;
@@ -114,6 +115,11 @@ impl SegmentList {
         let found = self.live.iter().find(|listed| listed.segment.number >= self.planned_floor);
         found.map_or_else(|| self.active(), |listed| &listed.segment)
     }
+}
+
+/// Whether a file name is that of a segment below `floor`.
+pub(crate) fn is_before(name: &str, floor: u64) -> bool {
+    format::segment_number(name).is_some_and(|number| number < floor)
 }
 
 /// Starts a new log in `dir` with segment `first_segment`; its header and name are durable when this returns.
@@ -275,6 +281,22 @@ impl Wal {
         let mut records = 0;
         while tail.next()?.is_some() {
             records += 1;
+        }
+        // Kept from being recycled, not from being removed: a segment that is gone meanwhile is not part of the log.
+        let segments: Vec<Arc<Segment>> =
+            self.segments.lock().live.iter().map(|listed| listed.segment.clone()).collect();
+        for segment in segments {
+            // Acquire pairs with the writer's release: the bytes below the end are whole.
+            let end = segment.end.load(Ordering::Acquire);
+            let checked = SegmentReader::open(&*self.fs, &segment.path, segment.number, self.database_id).and_then(
+                |mut reader| {
+                    reader.check_header(segment.prev_seqno)?;
+                    reader.check_padding(end)
+                },
+            );
+            if self.segments.lock().live.iter().any(|listed| listed.segment.number == segment.number) {
+                checked?;
+            }
         }
         Ok(records)
     }

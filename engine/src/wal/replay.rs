@@ -104,6 +104,17 @@ pub(crate) fn replay(
     Ok(Replayed { segments, last_logged_seqno, synced_seqno, first_unproven, next_segment, dropped_bytes })
 }
 
+/// Checks that the bytes between records are zeros, as they are written: no answer depends on them, but they change only
+/// by damage.
+///
+/// # Errors
+/// `Corruption` naming the first record that is followed by others; `Io`.
+pub(crate) fn check_padding(fs: &dyn FileSystem, database_id: u64, segments: &[RecoveredSegment]) -> Result<()> {
+    segments.iter().try_for_each(|segment| {
+        SegmentReader::open(fs, &segment.path, segment.number, database_id)?.check_padding(segment.end)
+    })
+}
+
 /// The numbers of the segments from `floor` on, ascending. Unless `read_only`, removes what older segments and spare
 /// files were left over.
 fn list_segments(fs: &dyn FileSystem, dir: &Path, floor: u64, read_only: bool) -> Result<Vec<u64>> {

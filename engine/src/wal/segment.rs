@@ -111,13 +111,22 @@ impl SegmentReader {
 
     /// The segment's header, or why there is none; see [`SegmentHeader::decode`].
     pub(super) fn header(&mut self, limit: u64) -> Result<std::result::Result<SegmentHeader, &'static str>> {
-        self.load(0, HEADER_BYTES, limit)?;
-        match self.chunk.first_chunk() {
-            Some(bytes) if limit >= HEADER_BYTES => {
-                SegmentHeader::decode(bytes, self.number, self.database_id, &self.path)
-            }
-            _ => Ok(Err("the file is shorter than a segment header")),
+        match self.header_bytes(limit)? {
+            Some(bytes) => SegmentHeader::decode(&bytes, self.number, self.database_id, &self.path),
+            None => Ok(Err("the file is shorter than a segment header")),
         }
+    }
+
+    /// The bytes where the header is; `None` if the file is shorter.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub(super) fn header_bytes(&mut self, limit: u64) -> Result<Option<[u8; HEADER_BYTES as usize]>> {
+        if limit < HEADER_BYTES {
+            return Ok(None);
+        }
+        let at = self.load(0, HEADER_BYTES, limit)?;
+        Ok(self.chunk[at..].first_chunk().copied())
     }
 
     /// The record at `offset` if one lies there whole, below `limit`; otherwise why not.
@@ -148,6 +157,51 @@ impl SegmentReader {
             return Ok(Err("the checksum of the record's payload does not fit"));
         }
         Ok(Ok(Record { header, payload }))
+    }
+
+    /// The intact record header at `offset`, whatever its payload is like.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub(super) fn record_header(&mut self, offset: u64, limit: u64) -> Result<Option<RecordHeader>> {
+        if limit.saturating_sub(offset) < RECORD_HEADER_BYTES as u64 {
+            return Ok(None);
+        }
+        let at = self.load(offset, RECORD_HEADER_BYTES as u64, limit)?;
+        let bytes = self.chunk[at..].first_chunk();
+        Ok(bytes.and_then(|bytes| RecordHeader::decode(bytes, self.salt, self.number).ok()))
+    }
+
+    /// Checks that the header is intact and continues the log at `prev_seqno`.
+    ///
+    /// # Errors
+    /// `Corruption`; reading failed.
+    pub(super) fn check_header(&mut self, prev_seqno: SeqNo) -> Result<()> {
+        let file_bytes = self.file_bytes()?;
+        match self.header(file_bytes)? {
+            Ok(header) if header.prev_seqno == prev_seqno => Ok(()),
+            Ok(_) => Err(Error::corruption(&self.path, 40, "the segment does not follow the one before it")),
+            Err(reason) => Err(Error::corruption(&self.path, 0, reason)),
+        }
+    }
+
+    /// Checks that the bytes between the records up to `end`, which are intact, are zeros, as they are written. The last
+    /// record of a file may have none behind it.
+    ///
+    /// # Errors
+    /// `Corruption` naming the first place that is not zero; reading failed.
+    pub(super) fn check_padding(&mut self, end: u64) -> Result<()> {
+        let mut offset = HEADER_BYTES;
+        while let Some(header) = self.record_header(offset, end)? {
+            let padding_at = offset + RECORD_HEADER_BYTES as u64 + u64::from(header.payload_bytes);
+            offset += header.record_bytes();
+            let bytes = offset.min(end).saturating_sub(padding_at);
+            let at = self.load(padding_at, bytes, end)?;
+            if self.chunk[at..at + bytes as usize].iter().any(|&byte| byte != 0) {
+                return Err(Error::corruption(&self.path, padding_at, "the bytes behind a record are not zeros"));
+            }
+        }
+        Ok(())
     }
 
     /// Searches `from..limit` for intact record headers.

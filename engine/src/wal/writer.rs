@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Wal;
-use super::format::{self, HEADER_BYTES, RECORD_HEADER_BYTES, RecordHeader};
+use super::format::{self, HEADER_BYTES, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordHeader};
 use super::segment::Segment;
 use crate::error::{Error, Result};
 use crate::fs::MappedFile;
@@ -70,10 +70,14 @@ impl WalWriter {
             synced_seqno: self.wal.synced_seqno.load(Ordering::Relaxed),
         };
         let header = header.encode(self.salt, self.segment.number);
-        let written = self
-            .file
-            .write_at(self.end, &header)
-            .and_then(|()| self.file.write_at(self.end + RECORD_HEADER_BYTES as u64, payload));
+        let payload_at = self.end + RECORD_HEADER_BYTES as u64;
+        let padding_at = payload_at + payload.len() as u64;
+        let padding = &[0; RECORD_ALIGN as usize][..(self.end + record_bytes - padding_at) as usize];
+        // The padding first: a recycled file holds old bytes there, and the record is one only with its last write.
+        let padded = if padding.is_empty() { Ok(()) } else { self.file.write_at(padding_at, padding) };
+        let written = padded
+            .and_then(|()| self.file.write_at(self.end, &header))
+            .and_then(|()| self.file.write_at(payload_at, payload));
         if let Err(error) = written {
             self.failed = Some(error.to_string());
             return Err(Error::io("append to the log", &self.segment.path)(error));
