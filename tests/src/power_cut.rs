@@ -28,14 +28,16 @@ pub struct Effort {
     pub parts: u64,
     /// One of how many states is cut again at every call of its recovery; 1: all of them.
     pub twice_one_of: u64,
+    /// One of how many states of a shipped log is shipped on and restored: this waits for the shipper's thread.
+    pub ship_on_one_of: u64,
 }
 
 impl Effort {
     /// What CI does.
-    pub const SAMPLE: Effort = Effort { parts: 3, twice_one_of: 40 };
+    pub const SAMPLE: Effort = Effort { parts: 3, twice_one_of: 40, ship_on_one_of: 4 };
 
     /// Everything.
-    pub const ALL: Effort = Effort { parts: 8, twice_one_of: 1 };
+    pub const ALL: Effort = Effort { parts: 8, twice_one_of: 1, ship_on_one_of: 1 };
 
     /// [`ALL`](Effort::ALL) if `SILTSTONE_CUTS` is `all`, else [`SAMPLE`](Effort::SAMPLE).
     pub fn from_env() -> Effort {
