@@ -11,7 +11,7 @@ use siltstone::fs::{Keep, SimFileSystem};
 
 use crate::evidence::record;
 use crate::history::History;
-use crate::workload::{Everything, options};
+use crate::workload::Everything;
 use points::{Point, each_call};
 use recovery::{Counts, Left};
 use shipping::Loses;
@@ -77,7 +77,7 @@ pub fn cut_everywhere(workload: &Everything, effort: Effort) {
     let history = Arc::new(Mutex::new(History::default()));
     let mut counts = Counts::default();
     let run = |fs| {
-        let done = workload.run(options().file_system(fs), &history);
+        let done = workload.run(workload.options().file_system(fs), &history);
         done.unwrap_or_else(|error| panic!("{workload:?}: {error}"));
     };
     let points = each_call(&sim, &history, run, |point| check_point(workload, effort, &point, &mut counts));
