@@ -27,6 +27,8 @@ pub mod codec;
 
 mod error;
 mod file;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod memory;
 mod position;
 mod restore;

@@ -1,11 +1,11 @@
 //! The pool of background threads: it knows how to wait for work and how to stop, not what the work is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex};
 
 /// What the threads of a pool run.
 pub(crate) trait Work: Send + Sync + 'static {
@@ -82,7 +82,7 @@ impl Pool {
         for number in 0..threads {
             let (signal, work) = (pool.signal.clone(), work.clone());
             let name = format!("siltstone-{number}");
-            match std::thread::Builder::new().name(name).spawn(move || run(&signal, &*work)) {
+            match thread::Builder::new().name(name).spawn(move || run(&signal, &*work)) {
                 Ok(thread) => pool.threads.push(thread),
                 Err(error) => {
                     pool.stop();

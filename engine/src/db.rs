@@ -1,9 +1,8 @@
 //! [`Db`]: an open database.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-
-use parking_lot::Mutex;
 
 use crate::background::Pool;
 use crate::batch::WriteBatch;
@@ -16,6 +15,7 @@ use crate::options::{Durability, KeyspaceOptions, Options};
 use crate::slice::Slice;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+use crate::sync::Mutex;
 use crate::tree::Tree;
 use crate::verify::Report;
 use crate::write::commit::Writer;
@@ -383,7 +383,9 @@ impl DbHandle {
             let sealed = tree.view().sealed.clone();
             let gone = || {
                 let view = tree.view();
-                !view.sealed.iter().any(|memtable| sealed.iter().any(|other| Arc::ptr_eq(memtable, other)))
+                // A dropped tree is flushed no more; what it holds stays as long as a snapshot may read it.
+                tree.is_dropped()
+                    || !view.sealed.iter().any(|memtable| sealed.iter().any(|other| Arc::ptr_eq(memtable, other)))
             };
             self.store.wait_until(gone)?;
         }
@@ -440,8 +442,11 @@ impl DbHandle {
 
 impl Drop for DbHandle {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            tracing::error!(%error, "closing the database");
+        // Perhaps a panic drops the handle: one more here would end the process.
+        match catch_unwind(AssertUnwindSafe(|| self.close())) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "closing the database"),
+            Err(_panic) => tracing::error!("closing the database panicked"),
         }
     }
 }

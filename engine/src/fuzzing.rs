@@ -3,8 +3,10 @@
 //!
 //! No input may make a function here panic, and memory stays in proportion to the input (the fuzzer runs with a limit).
 //! Checksums would keep a fuzzer out of everything behind them, so an input whose first byte is odd has them repaired
-//! first, by the offsets of `docs/format.md`: written from the page and not with the engine's own encoders, so that
-//! this is also a check of the page.
+//! first (`repair`); an even one is taken as it is.
+
+mod database;
+mod repair;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,18 +18,25 @@ use crate::cache::BlockCache;
 use crate::cursor::Cursor;
 use crate::error::Error;
 use crate::fs::{FileSystem, SimFileSystem};
-use crate::key::{Lookup, MAX_SEQNO, hash_key, prefix_u64};
+use crate::key::{Lookup, MAX_SEQNO, Trailer, ValueKind, hash_key, prefix_u64};
 use crate::table::block::{Block, BlockCursor};
 use crate::table::filter::Filter;
+use crate::table::format::{Footer, Handle, TAG_LZ4, TAG_RAW, compress, decompress, seal};
+use crate::table::index::IndexBuilder;
 use crate::table::iterator::TableCursor;
+use crate::table::properties::Properties;
 use crate::table::reader::{ReadMode, Table};
 use crate::varint::{write_bytes, write_varint};
 use crate::version::manifest::Manifest;
 use crate::version::state::ManifestState;
 use crate::wal::replay::{ReplayInput, replay};
 
-/// The database that repaired log segments belong to.
-const DATABASE_ID: u64 = 5;
+pub use database::database;
+use repair::{current, repair_manifest, repair_segment, repair_table};
+
+/// The id of every database that is made under `--cfg fuzzing`, so that seeds come out the same each time, and the one
+/// that repaired log segments belong to.
+pub(crate) const DATABASE_ID: u64 = 5;
 
 /// Splits off the byte that says whether checksums are to be repaired.
 fn mode(data: &[u8]) -> Option<(bool, &[u8])> {
@@ -117,18 +126,67 @@ pub fn table(data: &[u8]) {
     if repaired {
         repair_table(&mut bytes, NUMBER);
     }
+    open_table(&bytes, NUMBER);
+}
+
+/// Opens the bytes as table `number`, mapped and by positioned reads, and reads it.
+fn open_table(bytes: &[u8], number: u64) {
     let fs = SimFileSystem::new();
     let path = Path::new("/db/000001.table");
-    if fs.write(path, &bytes).is_err() {
+    if fs.write(path, bytes).is_err() {
         return;
     }
     let cache = Arc::new(BlockCache::new(1 << 20));
     for mode in [ReadMode::Map, ReadMode::Pread] {
-        match Table::open(&fs, path, NUMBER, mode, &cache) {
+        match Table::open(&fs, path, number, mode, &cache) {
             Ok(table) => read_table(Arc::new(table)),
             Err(error) => expected(&error),
         }
     }
+}
+
+/// LZ4 as stored. After an odd byte: the payload of a compressed block, which is decoded on its own and read as the
+/// only data block of an otherwise sound table. After an even one: bytes that must come back from being compressed.
+pub fn lz4(data: &[u8]) {
+    let Some((stored, payload)) = mode(data) else { return };
+    if !stored {
+        let mut packed = Vec::new();
+        if compress(payload, &mut packed, &mut lz4_flex::block::CompressTable::default()) {
+            assert_eq!(decompress(&packed).as_deref(), Ok(payload));
+        }
+        return;
+    }
+    let decoded = decompress(payload).unwrap_or_default();
+    // The least that LZ4 can take for so much; a length that is only declared gets no memory.
+    assert!(decoded.len() <= 255 * payload.len() + 64);
+    let entries = Block::parse(&decoded[..]).map_or(1, |block| block.len().max(1));
+    open_table(&table_of_block(payload, entries as u64), 1);
+}
+
+/// Table 1 with one data block, whose payload is compressed already.
+fn table_of_block(payload: &[u8], entries: u64) -> Vec<u8> {
+    const NUMBER: u64 = 1;
+    let last_key = [0xff; 20];
+    let mut out = Vec::new();
+    let section = |out: &mut Vec<u8>, payload: &[u8], tag: u8| {
+        let offset = out.len();
+        out.extend_from_slice(payload);
+        seal(out, offset, tag, NUMBER, offset as u64);
+        Handle { offset: offset as u64, stored_bytes: (out.len() - offset) as u32 }
+    };
+    let block = section(&mut out, payload, TAG_LZ4);
+    let (mut index, mut properties) = (IndexBuilder::default(), Vec::new());
+    let mut index_payload = Vec::new();
+    index.add((&last_key, Trailer::new(0, ValueKind::Put)), None, block);
+    index.finish(&mut index_payload);
+    let largest = Bytes::copy_from_slice(&last_key);
+    Properties { entries, data_blocks: 1, largest, max_seqno: MAX_SEQNO, ..Properties::default() }
+        .encode(&mut properties);
+    let filter = Handle { offset: out.len() as u64, stored_bytes: 0 };
+    let index = section(&mut out, &index_payload, TAG_RAW);
+    let properties = section(&mut out, &properties, TAG_RAW);
+    Footer { number: NUMBER, filter, index, properties }.encode(&mut out);
+    out
 }
 
 fn read_table(table: Arc<Table>) {
@@ -212,118 +270,4 @@ pub fn manifest(data: &[u8]) {
         assert_eq!(edit.and_then(|edit| again.apply(&edit)), Ok(()), "a snapshot applies");
     }
     assert_eq!(state, again);
-}
-
-// ---- repairing checksums, after docs/format.md ----
-
-fn get(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
-    let field = bytes.get(at..at.checked_add(width)?)?;
-    Some(field.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
-}
-
-fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
-    if let Some(place) = at.checked_add(field.len()).and_then(|end| bytes.get_mut(at..end)) {
-        place.copy_from_slice(field);
-    }
-}
-
-fn crc_from(seed: u32, parts: &[&[u8]]) -> [u8; 4] {
-    let mut hasher = crc32fast::Hasher::new_with_initial(seed);
-    parts.iter().for_each(|part| hasher.update(part));
-    hasher.finalize().to_le_bytes()
-}
-
-fn repair_segment(bytes: &mut [u8], segment: u64) {
-    put(bytes, 0, b"siltwal\n");
-    put(bytes, 16, &segment.to_le_bytes());
-    put(bytes, 24, &DATABASE_ID.to_le_bytes());
-    let Some(header) = bytes.get(12..64) else { return };
-    let crc = crc_from(0, &[header]);
-    put(bytes, 8, &crc);
-    let salt = u32::from_le_bytes(crc_from(0, &[&DATABASE_ID.to_le_bytes(), &segment.to_le_bytes()]));
-    let mut at = 64;
-    while let Some(payload_bytes) = get(bytes, at + 28, 4).filter(|_| at + 48 <= bytes.len()) {
-        // A length that reaches past the end is cut down, or no record would ever be read.
-        let payload_bytes = payload_bytes.min((bytes.len() - at - 48) as u64) as usize;
-        put(bytes, at + 28, &(payload_bytes as u32).to_le_bytes());
-        put(bytes, at + 8, &segment.to_le_bytes());
-        let crc = crc_from(salt, &[&bytes[at + 48..at + 48 + payload_bytes]]);
-        put(bytes, at + 4, &crc);
-        let crc = crc_from(salt, &[&bytes[at + 4..at + 48]]);
-        put(bytes, at, &crc);
-        at += (48 + payload_bytes).next_multiple_of(8);
-    }
-}
-
-fn repair_manifest(bytes: &mut [u8], number: u64) {
-    put(bytes, 0, b"SILTMANI");
-    put(bytes, 8, &1u32.to_le_bytes());
-    put(bytes, 12, &number.to_le_bytes());
-    let Some(header) = bytes.get(..20) else { return };
-    let crc = crc_from(0, &[header]);
-    put(bytes, 20, &crc);
-    let mut at = 24;
-    while let Some(length) = get(bytes, at + 4, 4) {
-        let length = length.min((bytes.len() - at - 8) as u64) as usize;
-        put(bytes, at + 4, &(length as u32).to_le_bytes());
-        let place = [number.to_le_bytes(), (at as u64).to_le_bytes()].concat();
-        let crc = crc_from(0, &[&place, &bytes[at + 4..at + 8 + length]]);
-        put(bytes, at, &crc);
-        at += 8 + length;
-    }
-}
-
-/// A `CURRENT` that names a manifest and promises nothing of its length.
-fn current(manifest: u64) -> Vec<u8> {
-    let mut bytes = [&b"SILTCURR"[..], &1u32.to_le_bytes(), &0u32.to_le_bytes(), &manifest.to_le_bytes()].concat();
-    bytes.extend_from_slice(&0u64.to_le_bytes());
-    let crc = crc_from(0, &[&bytes]);
-    bytes.extend_from_slice(&crc);
-    bytes
-}
-
-fn repair_table(bytes: &mut [u8], number: u64) {
-    let Some(footer) = bytes.len().checked_sub(60) else { return };
-    put(bytes, footer, &number.to_le_bytes());
-    put(bytes, footer + 48, &1u32.to_le_bytes());
-    put(bytes, footer + 52, b"siltTABL");
-    // The sections follow each other up to the footer: their lengths decide where they lie.
-    let mut end = footer as u64;
-    for field in [32, 20, 8] {
-        let stored_bytes = get(bytes, footer + field + 8, 4).unwrap_or(0).min(end);
-        end -= stored_bytes;
-        put(bytes, footer + field, &end.to_le_bytes());
-        put(bytes, footer + field + 8, &(stored_bytes as u32).to_le_bytes());
-        repair_section(bytes, number, end, stored_bytes);
-    }
-    let crc = crc_from(0, &[&bytes[footer..footer + 44]]);
-    put(bytes, footer + 44, &crc);
-    repair_data_blocks(bytes, number, footer, end);
-}
-
-fn repair_section(bytes: &mut [u8], number: u64, offset: u64, stored_bytes: u64) {
-    let (Ok(start), Ok(len)) = (usize::try_from(offset), usize::try_from(stored_bytes)) else { return };
-    let Some(checked) = len.checked_sub(4).and_then(|len| bytes.get(start..start.checked_add(len)?)) else { return };
-    let place = offset as u32 ^ ((offset >> 32) as u32).wrapping_mul(0x85eb_ca6b);
-    let crc = crc_from(place ^ (number as u32).wrapping_mul(0x9e37_79b1), &[checked]);
-    put(bytes, start + len - 4, &crc);
-}
-
-/// Data blocks lie where the index says, if it can be read.
-fn repair_data_blocks(bytes: &mut [u8], number: u64, footer: usize, data_bytes: u64) {
-    let place = get(bytes, footer + 20, 8).zip(get(bytes, footer + 28, 4));
-    let Some(payload) = place.and_then(|(offset, stored)| {
-        let end = (offset + stored).checked_sub(5)?;
-        bytes.get(offset as usize..end as usize)
-    }) else {
-        return;
-    };
-    let Ok(index) = Block::parse(payload.to_vec()) else { return };
-    for ordinal in 0..index.len().min(bytes.len()) {
-        let handle = index.value(ordinal);
-        let Some((offset, stored_bytes)) = get(handle, 0, 8).zip(get(handle, 8, 4)) else { return };
-        if offset.checked_add(stored_bytes).is_some_and(|end| end <= data_bytes) {
-            repair_section(bytes, number, offset, stored_bytes);
-        }
-    }
 }

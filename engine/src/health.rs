@@ -1,9 +1,9 @@
 //! Whether a database can be used: open, closed, or turned read-only by a failure that sticks.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// The state every operation asks first.
 #[derive(Debug, Default)]

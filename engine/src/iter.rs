@@ -2,7 +2,6 @@
 
 use std::iter::FusedIterator;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::db::DbHandle;
 use crate::error::{Error, Result};
@@ -12,6 +11,7 @@ use crate::read::range::{OpenCursor, RangeIter};
 use crate::read::view::{Source, View};
 use crate::read::visible::VisibleCursor;
 use crate::slice::Slice;
+use crate::sync::atomic::Ordering;
 
 pub(crate) use crate::read::range::{Bounds as KeyBounds, bounds_of, prefix_bounds};
 

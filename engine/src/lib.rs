@@ -25,6 +25,8 @@ mod maintenance;
 mod memtable;
 mod metadata;
 mod metrics;
+#[cfg(all(test, any(siltstone_loom, siltstone_shuttle)))]
+mod models;
 mod name;
 mod open;
 mod options;
@@ -32,6 +34,7 @@ mod read;
 mod slice;
 mod snapshot;
 mod store;
+mod sync;
 mod table;
 mod tree;
 mod varint;

@@ -5,9 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use parking_lot::Mutex;
-
 use crate::slice::Slice;
+use crate::sync::Mutex;
 
 /// The database's metadata.
 #[derive(Debug, Default)]

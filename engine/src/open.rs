@@ -1,12 +1,9 @@
 //! From a directory to a running database: lock, manifest, log replay, ready.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-
-use parking_lot::Mutex;
 
 use crate::background::Pool;
 use crate::batch::{KeyspaceId, Op, Ops};
@@ -21,6 +18,7 @@ use crate::metadata::Metadata;
 use crate::name::KeyspaceName;
 use crate::options::Options;
 use crate::store::{Store, StoreParts, Trees};
+use crate::sync::Mutex;
 use crate::table::handle::{Purger, TableCache, TableCacheLimits, TableHandle, table_number, table_path};
 use crate::tree::Tree;
 use crate::version::edit::{Edit, LogFloor};
@@ -101,7 +99,7 @@ impl Opened {
             let source = io::Error::new(io::ErrorKind::NotFound, "there is no database");
             return Err(Error::Io { action: "opening", path: directory.to_owned(), source });
         }
-        let database_id = RandomState::new().hash_one(directory) | 1;
+        let database_id = new_database_id(directory);
         let fs = options.file_system.clone();
         let log = wal::create(fs.clone(), directory, database_id, FIRST_SEGMENT, 0, wal_options(options))?;
         let mut state = ManifestState::default();
@@ -237,6 +235,18 @@ impl DbHandle {
         }
         Ok(())
     }
+}
+
+/// Random, so that the log of one database is never taken for that of another; odd, so that it is never 0.
+#[cfg(not(fuzzing))]
+fn new_database_id(directory: &Path) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(directory) | 1
+}
+
+#[cfg(fuzzing)]
+fn new_database_id(_directory: &Path) -> u64 {
+    crate::fuzzing::DATABASE_ID
 }
 
 fn wal_options(options: &Options) -> WalOptions {

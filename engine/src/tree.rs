@@ -1,10 +1,6 @@
 //! The LSM tree of one keyspace: what its handles, the commit path and the background share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use arc_swap::{ArcSwap, Guard};
-use parking_lot::Mutex;
 
 use crate::batch::KeyspaceId;
 use crate::compaction::shape::Running;
@@ -14,6 +10,9 @@ use crate::memtable::Memtable;
 use crate::name::KeyspaceName;
 use crate::options::KeyspaceOptions;
 use crate::read::view::View;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{ArcSwap, Guard};
 use crate::table::handle::TableHandle;
 use crate::version::amplification::Amplification;
 use crate::version::version::Version;

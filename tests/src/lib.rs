@@ -6,9 +6,11 @@
 //! Everything here panics with the seed's description when the engine is wrong: these are assertions.
 
 pub mod evidence;
+pub mod faults;
 pub mod history;
 pub mod hook;
 pub mod kill;
+pub mod linearizability;
 pub mod log;
 pub mod options;
 pub mod power_cut;

@@ -77,6 +77,35 @@ fn a_search_key_may_be_longer_than_any_stored() -> Result<()> {
     Ok(())
 }
 
+/// A flush waited until the sealed memtables had left the tree; those of a keyspace that was dropped meanwhile stay as
+/// long as a snapshot from before may read them, so that it waited for ever.
+#[test]
+fn a_flush_does_not_wait_for_a_dropped_keyspace() -> Result<()> {
+    let armed = Arc::new(Mutex::new(None::<siltstone::Db>));
+    let to_drop = armed.clone();
+    let fs = HookFileSystem::new(Arc::new(SimFileSystem::new()), move |moment| {
+        // In the middle of the flush, as its table is created.
+        if (moment.side, moment.op) == (Side::Before, Op::Create)
+            && let Some(db) = to_drop.lock().unwrap().take()
+        {
+            assert!(db.drop_keyspace("a").unwrap());
+        }
+    });
+    let db = tiny().background_threads(1).file_system(Arc::new(fs)).open("/db")?;
+    let keyspace = db.keyspace("a", tiny_keyspace())?;
+    keyspace.put("k", "v")?;
+    let snapshot = db.snapshot();
+    *armed.lock().unwrap() = Some(db.clone());
+    let (done, flushed) = std::sync::mpsc::channel();
+    let flushing = keyspace.clone();
+    std::thread::spawn(move || done.send(flushing.flush().is_ok()));
+    // Long enough on any machine: what it waits for never came.
+    assert!(flushed.recv_timeout(std::time::Duration::from_secs(60)).is_ok(), "the flush hangs");
+    assert!(armed.lock().unwrap().is_none(), "the keyspace was dropped in the middle");
+    assert_eq!(snapshot.get(&keyspace, "k")?.unwrap(), "v");
+    db.flush()
+}
+
 /// Letting go of log wrote the last number of the moment after the log's sync into the manifest: a write in between
 /// was lost by a power cut, but its number was passed over, and the log had a hole.
 #[test]

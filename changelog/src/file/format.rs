@@ -31,6 +31,9 @@ pub(super) const KIND_BATCH: u8 = 1;
 /// Everything before this record is on storage. It has no payload.
 pub(super) const KIND_MARK: u8 = 2;
 
+/// No segment begins beyond; so no place in a file, however long, has a position that overflows.
+const MAX_SEGMENT_POSITION: u64 = 1 << 62;
+
 /// The path of the segment that begins at `position`.
 pub(super) fn segment_path(directory: &Path, position: u64) -> PathBuf {
     directory.join(format!("{position:020}.log"))
@@ -40,7 +43,7 @@ pub(super) fn segment_path(directory: &Path, position: u64) -> PathBuf {
 fn segment_position(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
     let plain = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|_| plain)
+    digits.parse().ok().filter(|&position| plain && position <= MAX_SEGMENT_POSITION)
 }
 
 /// The first positions of all segments, in order; none if the directory is missing.
@@ -198,9 +201,15 @@ mod tests {
     #[test]
     fn only_segment_names_are_segments() {
         assert_eq!(segment_position("00000000000000000042.log"), Some(42));
-        for other in
-            ["42.log", "LOCK", "+0000000000000000042.log", "00000000000000000042.tmp", "99999999999999999999.log"]
-        {
+        for other in [
+            "42.log",
+            "LOCK",
+            "+0000000000000000042.log",
+            "00000000000000000042.tmp",
+            "99999999999999999999.log",
+            "18446744073709551615.log",
+            "04611686018427387905.log",
+        ] {
             assert_eq!(segment_position(other), None, "{other}");
         }
     }

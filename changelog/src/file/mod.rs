@@ -8,6 +8,9 @@
 //! with no mark behind it was torn by a crash and is not part of the log; with a mark behind it, it had been on storage
 //! and is damaged. So a killed process leaves every acknowledged record under a mark; a power cut may take the very
 //! last mark with it, but not what it spoke of.
+//!
+//! A sink puts the last segment that it finds into a new file before it goes on: after a failed sync what can be read
+//! there may not be on storage, and no later sync of that file need change that.
 
 mod format;
 mod reader;

@@ -18,6 +18,7 @@ const CHUNK_BYTES: u64 = 256 << 10;
 /// One segment file, being read.
 #[derive(Debug)]
 pub(super) struct SegmentReader {
+    fs: Arc<dyn FileSystem>,
     file: Arc<dyn ReadableFile>,
     pub(super) path: PathBuf,
     pub(super) header: SegmentHeader,
@@ -73,6 +74,7 @@ impl SegmentReader {
             return Err(Error::corruption(&path, 16, format!("it begins at {}", header.first_position)));
         }
         Ok(Some(SegmentReader {
+            fs: fs.clone(),
             file,
             path,
             header,
@@ -145,7 +147,9 @@ impl SegmentReader {
         Ok(())
     }
 
+    /// By its name: a sink that was opened since may have put the records into a new file.
     fn update_length(&mut self) -> Result<()> {
+        self.file = self.fs.open(&self.path).map_err(Error::io("opening a segment", &self.path))?;
         self.file_bytes = self.file.len().map_err(Error::io("reading a segment", &self.path))?;
         Ok(())
     }

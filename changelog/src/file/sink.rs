@@ -23,6 +23,12 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// The lock file.
 const LOCK: &str = "LOCK";
 
+/// The file in which a segment is written anew.
+const TEMPORARY: &str = "segment.tmp";
+
+/// How much of a segment is copied at once, in bytes.
+const COPY_BYTES: u64 = 256 << 10;
+
 /// How a [`FileSink`] is opened.
 ///
 /// ```
@@ -133,6 +139,7 @@ impl FileSink {
         let file = if fresh {
             create_segment(&fs, &directory, SegmentHeader { first_position, prev_seqno })?
         } else {
+            rewrite(&fs, &directory, &path, file_bytes)?;
             fs.open_append(&path).map_err(Error::io("opening a segment", &path))?
         };
         let mut sink = FileSink {
@@ -150,7 +157,7 @@ impl FileSink {
             failed: None,
             _lock: lock,
         };
-        // What a killed process wrote may not be on storage, and nobody may be told otherwise.
+        // With the mark that says that all of it is on storage.
         sink.flush()?;
         Ok(sink)
     }
@@ -224,6 +231,10 @@ impl FileSink {
     /// Seals the segment and begins the next one.
     fn roll(&mut self) -> Result<()> {
         self.sync()?;
+        // A mark may be torn, and behind a sealed segment's end there is no cutting it off.
+        if self.tail_unknown {
+            self.cut_tail()?;
+        }
         // The last mark as well: a sealed segment is whole.
         if let Err(error) = self.file.sync() {
             self.failed = Some(error.to_string());
@@ -318,24 +329,49 @@ struct Tail {
     fresh: bool,
 }
 
-/// Reads the last segment to its end and cuts off what a crash left torn.
+/// Puts the first `file_bytes` of a segment into a new file under its name, durably. Syncing the file that was found
+/// would not do: if a sync of it failed in the process before, the system may count pages as clean that never got to
+/// storage. Not even a mark is proof for itself, and the sealed segment will have to be whole, marks included.
+fn rewrite(fs: &Arc<dyn FileSystem>, directory: &Path, path: &Path, file_bytes: u64) -> Result<()> {
+    let temporary = directory.join(TEMPORARY);
+    let copy = || {
+        let found = fs.open(path)?;
+        let mut file = fs.create(&temporary)?;
+        let mut chunk = vec![0; COPY_BYTES.min(file_bytes) as usize];
+        while file.len() < file_bytes {
+            chunk.truncate((file_bytes - file.len()).min(COPY_BYTES) as usize);
+            found.read_exact_at(&mut chunk, file.len())?;
+            file.append(&chunk)?;
+        }
+        file.sync()?;
+        fs.rename(&temporary, path)?;
+        fs.sync_dir(directory)
+    };
+    copy().map_err(Error::io("writing a segment anew", path))
+}
+
+/// Removes what an interrupted [`rewrite`] left.
+fn remove_temporary(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<()> {
+    let entries = fs.read_dir(directory).map_err(Error::io("listing the log", directory))?;
+    if entries.iter().all(|entry| entry.name != TEMPORARY) {
+        return Ok(());
+    }
+    let temporary = directory.join(TEMPORARY);
+    fs.remove_file(&temporary).map_err(Error::io("removing an unfinished segment", &temporary))
+}
+
+/// Reads the last segment to the end of its whole records.
 fn recover(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<Tail> {
+    remove_temporary(fs, directory)?;
     let segments = list_segments(fs, directory)?;
     let Some(&first_position) = segments.last() else { return Ok(Tail::fresh(0, 0)) };
     let Some(mut reader) = SegmentReader::open(fs, directory, first_position)? else {
         return recover_without_header(fs, directory, &segments, first_position);
     };
     let mut end = first_position;
-    loop {
-        match reader.next()? {
-            Next::Batch(_) => end = reader.position(),
-            Next::End => break,
-            Next::Torn => {
-                fs.truncate(&reader.path, reader.offset())
-                    .map_err(Error::io("cutting off a torn tail", &reader.path))?;
-                break;
-            }
-        }
+    // What is torn is not taken into the new file.
+    while let Next::Batch(_) = reader.next()? {
+        end = reader.position();
     }
     Ok(Tail {
         first_position,

@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
 
 use crate::background::Part;
 use crate::compaction::leveled;
@@ -23,6 +22,7 @@ use crate::key::{MAX_SEQNO, SeqNo};
 use crate::read::merge::MergeCursor;
 use crate::read::view::Source;
 use crate::store::Store;
+use crate::sync::{Condvar, Mutex};
 use crate::table::TableMeta;
 use crate::table::handle::{TableHandle, table_path};
 use crate::table::iterator::TableCursor;

@@ -1,5 +1,6 @@
 //! The tables a flush or a compaction writes: filtered by retention, cut at good places.
 
+use std::cmp::Ordering;
 use std::path::Path;
 
 use crate::compaction::plan::{Grandparent, Plan};
@@ -7,7 +8,7 @@ use crate::compaction::retention::{Retention, Verdict};
 use crate::compaction::score::LeveledOptions;
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
-use crate::key::compare_keys;
+use crate::key::{Trailer, compare_keys};
 use crate::options::{Compression, KeyspaceOptions};
 use crate::store::Store;
 use crate::table::TableMeta;
@@ -57,6 +58,7 @@ pub(crate) struct Outputs<'s> {
     limited: bool,
     last_key: Vec<u8>,
     last_prefix: u64,
+    last_trailer: Trailer,
     written: Written,
 }
 
@@ -109,6 +111,7 @@ impl<'s> Outputs<'s> {
             limited: false,
             last_key: Vec::new(),
             last_prefix: 0,
+            last_trailer: Trailer(0),
             written: Written::default(),
         }
     }
@@ -127,15 +130,22 @@ impl<'s> Outputs<'s> {
         let mut until_check = ENTRIES_A_CHECK;
         while cursor.valid() {
             let key = cursor.key();
-            let new_key = first || compare_keys(self.last_prefix, &self.last_key, cursor.key_prefix(), key).is_ne();
-            if new_key {
+            let order = if first {
+                Ordering::Less
+            } else {
+                compare_keys(self.last_prefix, &self.last_key, cursor.key_prefix(), key)
+            };
+            if order.is_lt() {
                 if end.is_some_and(|end| key >= end) {
                     break;
                 }
                 first = false;
                 self.begin_key(key, cursor.key_prefix())?;
                 retention.next_key();
+            } else if order.is_gt() || cursor.trailer() >= self.last_trailer {
+                return Err(self.out_of_order());
             }
+            self.last_trailer = cursor.trailer();
             self.written.entries_read += 1;
             match retention.decide(cursor.trailer(), || exists_below(key)) {
                 Verdict::Keep(trailer) => self.table()?.add(key, trailer, cursor.value())?,
@@ -151,6 +161,14 @@ impl<'s> Outputs<'s> {
             }
         }
         Ok(())
+    }
+
+    /// An input is not sorted although its checksums fit. Merged on it would spread: newer versions could end up behind
+    /// older ones.
+    #[cold]
+    fn out_of_order(&self) -> Error {
+        let reason = "the inputs of a flush or compaction have entries out of order; `verify` names the table";
+        Error::corruption(&self.store.directory, 0, reason)
     }
 
     fn keep_to_rate(&mut self) {

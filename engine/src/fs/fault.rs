@@ -1,9 +1,11 @@
 //! A filesystem that makes chosen calls of another one fail.
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -13,6 +15,7 @@ use super::{DirEntry, FileLock, FileSystem, LockKind, MappedFile, MappedSync, Re
 
 /// How a chosen call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// The device fails (`EIO`); nothing is done.
     Io,
@@ -21,6 +24,12 @@ pub enum Fault {
     /// An append or a mapped write puts the first half of its bytes, then the device fails (`EIO`). Other calls fail
     /// like [`Fault::Io`].
     ShortWrite,
+    /// The device fails (`EIO`), but only after everything that was asked for is done.
+    Late,
+    /// The sync of a file or mapping fails (`EIO`), and the system drops the pages it was to write: they can still be
+    /// read, but no later sync of that file, through whatever handle, makes anything of it durable, although it
+    /// succeeds. A file that is created anew under its name begins afresh. Other calls fail like [`Fault::Io`].
+    DroppedPages,
 }
 
 /// A kind of call, for [`FaultFileSystem::only`].
@@ -55,12 +64,25 @@ pub enum Op {
     Sync,
     /// [`WritableFile::start_writeback`].
     StartWriteback,
-    /// [`ReadableFile::len`], [`ReadableFile::read_exact_at`] and [`ReadableFile::map`].
+    /// [`ReadableFile::len`].
+    Len,
+    /// [`ReadableFile::read_exact_at`].
     Read,
+    /// [`ReadableFile::map`].
+    Map,
     /// [`MappedFile::write_at`].
     MappedWrite,
     /// [`MappedSync::sync`].
     MappedSync,
+}
+
+/// A call that was made to fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Injected {
+    /// Its kind.
+    pub op: Op,
+    /// The file or directory it was about: of a rename the new name, of an open file the name it was opened by.
+    pub path: PathBuf,
 }
 
 /// Wraps a filesystem, counts the calls on it, its files and its mappings, and makes chosen ones fail. Clones share one
@@ -89,6 +111,9 @@ struct Plan {
     calls: u64,
     only: Option<Op>,
     fault: Option<Planned>,
+    injected: Option<Injected>,
+    /// Whether the system dropped pages of a file, by its name now; shared by all its handles.
+    dropped: HashMap<PathBuf, Arc<AtomicBool>>,
 }
 
 #[derive(Debug)]
@@ -120,7 +145,7 @@ impl FaultFileSystem {
         self.plan.lock().only = Some(op);
     }
 
-    /// Lets every call through again, and counts all of them.
+    /// Lets every call through again, and counts all of them. Pages that were dropped stay so.
     pub fn clear(&self) {
         let mut plan = self.plan.lock();
         plan.fault = None;
@@ -132,97 +157,121 @@ impl FaultFileSystem {
         self.plan.lock().calls
     }
 
+    /// The first call that the last plan made fail, if it came to that.
+    pub fn injected(&self) -> Option<Injected> {
+        self.plan.lock().injected.clone()
+    }
+
     fn plan(&self, n: u64, and_later: bool, fault: Fault) {
         let mut plan = self.plan.lock();
+        plan.injected = None;
         plan.fault = Some(Planned { at: plan.calls.saturating_add(n.max(1)), and_later, fault });
     }
 
-    fn check(&self, op: Op) -> io::Result<()> {
-        self.plan.lock().check(op)
+    fn call<R>(&self, op: Op, path: &Path, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        run(&self.plan, op, path, call)
     }
 
-    fn wrap<T>(&self, inner: T) -> Faulty<T> {
-        Faulty { inner, plan: self.plan.clone() }
+    /// `inner` as a file that may fail. `fresh`: it was created just now.
+    fn wrap<T>(&self, path: &Path, fresh: bool, inner: T) -> Faulty<T> {
+        let mut plan = self.plan.lock();
+        if fresh {
+            plan.dropped.remove(path);
+        }
+        let dropped = plan.dropped.entry(path.to_owned()).or_default().clone();
+        Faulty { inner, path: path.to_owned(), dropped, plan: self.plan.clone() }
     }
 }
 
 impl Plan {
-    fn next(&mut self, op: Op) -> Option<Fault> {
+    fn next(&mut self, op: Op, path: &Path) -> Option<Fault> {
         if self.only.is_some_and(|only| only != op) {
             return None;
         }
         self.calls += 1;
         let planned = self.fault.as_ref()?;
         let hit = self.calls == planned.at || (planned.and_later && self.calls > planned.at);
+        if hit && self.injected.is_none() {
+            self.injected = Some(Injected { op, path: path.to_owned() });
+        }
         hit.then_some(planned.fault)
     }
+}
 
-    fn check(&mut self, op: Op) -> io::Result<()> {
-        self.next(op).map_or(Ok(()), |fault| Err(error(fault)))
+/// Makes one call, or makes it fail. Not under the lock: a call may take long, or come back here.
+fn run<R>(plan: &Mutex<Plan>, op: Op, path: &Path, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+    let fault = plan.lock().next(op, path);
+    match fault {
+        None => call(),
+        Some(Fault::Late) => call().and(Err(error(Fault::Late))),
+        Some(fault) => Err(error(fault)),
     }
 }
 
 fn error(fault: Fault) -> io::Error {
     match fault {
-        Fault::Io | Fault::ShortWrite => Errno::IO.into(),
+        Fault::Io | Fault::ShortWrite | Fault::Late | Fault::DroppedPages => Errno::IO.into(),
         Fault::NoSpace => Errno::NOSPC.into(),
     }
 }
 
 impl FileSystem for FaultFileSystem {
     fn create(&self, path: &Path) -> io::Result<Box<dyn WritableFile>> {
-        self.check(Op::Create)?;
-        Ok(Box::new(self.wrap(self.inner.create(path)?)))
+        let file = self.call(Op::Create, path, || self.inner.create(path))?;
+        Ok(Box::new(self.wrap(path, true, file)))
     }
 
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn WritableFile>> {
-        self.check(Op::OpenAppend)?;
-        Ok(Box::new(self.wrap(self.inner.open_append(path)?)))
+        let file = self.call(Op::OpenAppend, path, || self.inner.open_append(path))?;
+        Ok(Box::new(self.wrap(path, false, file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadableFile>> {
-        self.check(Op::Open)?;
-        Ok(Arc::new(self.wrap(self.inner.open(path)?)))
+        let file = self.call(Op::Open, path, || self.inner.open(path))?;
+        Ok(Arc::new(self.wrap(path, false, file)))
     }
 
     fn create_mapped(&self, path: &Path, len: u64) -> io::Result<Box<dyn MappedFile>> {
-        self.check(Op::CreateMapped)?;
-        Ok(Box::new(self.wrap(self.inner.create_mapped(path, len)?)))
+        let file = self.call(Op::CreateMapped, path, || self.inner.create_mapped(path, len))?;
+        Ok(Box::new(self.wrap(path, true, file)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.check(Op::Rename)?;
-        self.inner.rename(from, to)
+        self.call(Op::Rename, to, || {
+            self.inner.rename(from, to)?;
+            let mut plan = self.plan.lock();
+            let dropped = plan.dropped.remove(from).unwrap_or_default();
+            plan.dropped.insert(to.to_owned(), dropped);
+            Ok(())
+        })
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.check(Op::Remove)?;
-        self.inner.remove_file(path)
+        self.call(Op::Remove, path, || {
+            self.inner.remove_file(path)?;
+            self.plan.lock().dropped.remove(path);
+            Ok(())
+        })
     }
 
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
-        self.check(Op::Truncate)?;
-        self.inner.truncate(path, len)
+        self.call(Op::Truncate, path, || self.inner.truncate(path, len))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.check(Op::CreateDir)?;
-        self.inner.create_dir_all(path)
+        self.call(Op::CreateDir, path, || self.inner.create_dir_all(path))
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        self.check(Op::ReadDir)?;
-        self.inner.read_dir(path)
+        self.call(Op::ReadDir, path, || self.inner.read_dir(path))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.check(Op::SyncDir)?;
-        self.inner.sync_dir(path)
+        self.call(Op::SyncDir, path, || self.inner.sync_dir(path))
     }
 
     fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Box<dyn FileLock>> {
-        self.check(Op::Lock)?;
-        self.inner.lock(path, kind)
+        self.call(Op::Lock, path, || self.inner.lock(path, kind))
     }
 
     fn memory_bytes(&self) -> Option<u64> {
@@ -234,27 +283,43 @@ impl FileSystem for FaultFileSystem {
 #[derive(Debug)]
 struct Faulty<T> {
     inner: T,
+    path: PathBuf,
+    /// Syncs succeed and do nothing: see [`Fault::DroppedPages`].
+    dropped: Arc<AtomicBool>,
     plan: Arc<Mutex<Plan>>,
 }
 
 impl<T> Faulty<T> {
-    fn check(&self, op: Op) -> io::Result<()> {
-        self.plan.lock().check(op)
+    fn call<R>(&self, op: Op, call: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
+        run(&self.plan, op, &self.path, || call(&self.inner))
     }
 
     /// A write of `bytes` by `put`, whole, half or not at all.
     fn put(&mut self, op: Op, bytes: &[u8], put: impl FnOnce(&mut T, &[u8]) -> io::Result<()>) -> io::Result<()> {
-        let fault = self.plan.lock().next(op);
-        match fault {
-            None => put(&mut self.inner, bytes),
-            Some(fault) => {
-                if fault == Fault::ShortWrite {
-                    put(&mut self.inner, &bytes[..bytes.len() / 2])?;
-                }
-                Err(error(fault))
-            }
-        }
+        let fault = self.plan.lock().next(op, &self.path);
+        let count = match fault {
+            None | Some(Fault::Late) => bytes.len(),
+            Some(Fault::ShortWrite) => bytes.len() / 2,
+            Some(fault) => return Err(error(fault)),
+        };
+        put(&mut self.inner, &bytes[..count])?;
+        fault.map_or(Ok(()), |fault| Err(error(fault)))
     }
+
+    /// A sync of the file by `sync`.
+    fn make_durable(&mut self, op: Op, sync: impl FnOnce(&mut T) -> io::Result<()>) -> io::Result<()> {
+        let fault = self.plan.lock().next(op, &self.path);
+        durable(fault, &self.dropped, || sync(&mut self.inner))
+    }
+}
+
+fn durable(fault: Option<Fault>, dropped: &AtomicBool, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    match fault {
+        Some(Fault::DroppedPages) => dropped.store(true, Ordering::SeqCst),
+        None | Some(Fault::Late) if !dropped.load(Ordering::SeqCst) => sync()?,
+        _ => {}
+    }
+    fault.map_or(Ok(()), |fault| Err(error(fault)))
 }
 
 impl WritableFile for Faulty<Box<dyn WritableFile>> {
@@ -263,13 +328,11 @@ impl WritableFile for Faulty<Box<dyn WritableFile>> {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.check(Op::Sync)?;
-        self.inner.sync()
+        self.make_durable(Op::Sync, |file| file.sync())
     }
 
     fn start_writeback(&mut self, range: Range<u64>) -> io::Result<()> {
-        self.check(Op::StartWriteback)?;
-        self.inner.start_writeback(range)
+        run(&self.plan, Op::StartWriteback, &self.path, || self.inner.start_writeback(range))
     }
 
     fn len(&self) -> u64 {
@@ -279,18 +342,15 @@ impl WritableFile for Faulty<Box<dyn WritableFile>> {
 
 impl ReadableFile for Faulty<Arc<dyn ReadableFile>> {
     fn len(&self) -> io::Result<u64> {
-        self.check(Op::Read)?;
-        self.inner.len()
+        self.call(Op::Len, |file| file.len())
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.check(Op::Read)?;
-        self.inner.read_exact_at(buffer, offset)
+        self.call(Op::Read, |file| file.read_exact_at(buffer, offset))
     }
 
     fn map(&self) -> io::Result<Bytes> {
-        self.check(Op::Read)?;
-        self.inner.map()
+        self.call(Op::Map, |file| file.map())
     }
 }
 
@@ -304,93 +364,21 @@ impl MappedFile for Faulty<Box<dyn MappedFile>> {
     }
 
     fn syncer(&self) -> Arc<dyn MappedSync> {
-        Arc::new(Faulty { inner: self.inner.syncer(), plan: self.plan.clone() })
+        Arc::new(Faulty {
+            inner: self.inner.syncer(),
+            path: self.path.clone(),
+            dropped: self.dropped.clone(),
+            plan: self.plan.clone(),
+        })
     }
 }
 
 impl MappedSync for Faulty<Arc<dyn MappedSync>> {
     fn sync(&self, range: Range<u64>) -> io::Result<()> {
-        self.check(Op::MappedSync)?;
-        self.inner.sync(range)
+        let fault = self.plan.lock().next(Op::MappedSync, &self.path);
+        durable(fault, &self.dropped, || self.inner.sync(range))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fs::SimFileSystem;
-
-    /// One call of every kind, in a fixed order; answers with the numbers (from 1) of those that failed.
-    fn every_call(fs: &FaultFileSystem) -> Vec<usize> {
-        let sim = SimFileSystem::new();
-        sim.write("t".as_ref(), b"0123").unwrap();
-        let fs = FaultFileSystem { inner: Arc::new(sim), plan: fs.plan.clone() };
-        let unwrapped = FaultFileSystem::new(fs.inner.clone());
-        let mut file = fs.wrap(unwrapped.create("f".as_ref()).unwrap());
-        let mut mapped = fs.wrap(unwrapped.create_mapped("g".as_ref(), 8).unwrap());
-        let reader = fs.wrap(unwrapped.open("t".as_ref()).unwrap());
-        let answers = [
-            fs.create("a".as_ref()).err(),
-            fs.open_append("t".as_ref()).err(),
-            fs.open("t".as_ref()).err(),
-            fs.create_mapped("m".as_ref(), 8).err(),
-            fs.create_dir_all("d".as_ref()).err(),
-            fs.read_dir("".as_ref()).err(),
-            fs.sync_dir("".as_ref()).err(),
-            fs.lock("l".as_ref(), LockKind::Exclusive).err(),
-            fs.truncate("t".as_ref(), 3).err(),
-            file.append(b"silt").err(),
-            file.sync().err(),
-            file.start_writeback(0..1).err(),
-            reader.len().err(),
-            reader.read_exact_at(&mut [0], 0).err(),
-            reader.map().err(),
-            mapped.write_at(0, b"silt").err(),
-            mapped.syncer().sync(0..4).err(),
-            fs.rename("t".as_ref(), "u".as_ref()).err(),
-            fs.remove_file("f".as_ref()).err(),
-        ];
-        (1..).zip(&answers).filter(|(_, answer)| answer.is_some()).map(|(n, _)| n).collect()
-    }
-
-    #[test]
-    fn exactly_the_chosen_calls_fail() {
-        let fs = FaultFileSystem::new(Arc::new(SimFileSystem::new()));
-        assert!(every_call(&fs).is_empty());
-        assert_eq!(fs.calls(), 19);
-        for n in 1..=19 {
-            fs.fail_at(n as u64, Fault::Io);
-            assert_eq!(every_call(&fs), [n]);
-            fs.fail_from(n as u64, Fault::NoSpace);
-            assert_eq!(every_call(&fs), (n..=19).collect::<Vec<_>>());
-            fs.clear();
-        }
-        fs.only(Op::Read);
-        fs.fail_at(2, Fault::Io);
-        assert_eq!(every_call(&fs), [14]);
-    }
-
-    #[test]
-    fn faults_look_like_the_systems_own() {
-        let fs = FaultFileSystem::new(Arc::new(SimFileSystem::new()));
-        fs.fail_from(1, Fault::NoSpace);
-        assert_eq!(fs.sync_dir("".as_ref()).unwrap_err().kind(), io::ErrorKind::StorageFull);
-        fs.fail_at(1, Fault::Io);
-        assert_eq!(fs.clone().sync_dir("".as_ref()).unwrap_err().raw_os_error(), Some(5));
-    }
-
-    #[test]
-    fn a_short_write_puts_half() {
-        let sim = SimFileSystem::new();
-        let fs = FaultFileSystem::new(Arc::new(sim.clone()));
-        let mut file = fs.create("a".as_ref()).unwrap();
-        let mut mapped = fs.create_mapped("m".as_ref(), 4).unwrap();
-        fs.fail_from(1, Fault::ShortWrite);
-        assert!(file.append(b"silt").is_err());
-        assert!(mapped.write_at(0, b"silt").is_err());
-        assert_eq!(
-            (sim.read("a".as_ref()).unwrap(), sim.read("m".as_ref()).unwrap()),
-            (b"si".to_vec(), b"si\0\0".to_vec())
-        );
-    }
-}
+mod tests;

@@ -16,7 +16,7 @@ mod mapping;
 mod os;
 mod sim;
 
-pub use fault::{Fault, FaultFileSystem, Op};
+pub use fault::{Fault, FaultFileSystem, Injected, Op};
 pub use os::OsFileSystem;
 pub use sim::{Keep, SimFileSystem};
 

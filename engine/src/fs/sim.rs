@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+
+use crate::sync::Mutex;
 
 use super::{DirEntry, FileLock, FileSystem, LockKind, MappedFile, MappedSync, ReadableFile, WritableFile};
 use inode::{Contents, Directory, Inode};

@@ -6,7 +6,7 @@ use std::alloc::{self, Layout};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 /// The first chunk, in bytes: what a memtable with one small entry costs.
 const FIRST_CHUNK_BYTES: usize = 4 << 10;

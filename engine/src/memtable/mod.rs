@@ -11,12 +11,12 @@ mod skiplist;
 #[cfg(test)]
 mod tests;
 
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::table::filter::AtomicFilter;
 pub(crate) use arena::ArenaPool;
 use btree::{BTree, BTreeCursor};
 use skiplist::{SkipList, SkipListCursor};
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use parking_lot::Mutex;
-
 use crate::key::SeqNo;
+use crate::sync::Mutex;
 
 /// Counts live snapshots by sequence number.
 ///

@@ -4,17 +4,16 @@
 use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-
-use arc_swap::{ArcSwapOption, Guard};
-use parking_lot::Mutex;
 
 use super::reader::{ReadMode, Table};
 use super::{HasMeta, TableMeta};
 use crate::cache::BlockCache;
 use crate::error::Result;
 use crate::fs::FileSystem;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{ArcSwapOption, Guard};
 
 /// The file of table `number` in `dir`.
 pub(crate) fn table_path(dir: &Path, number: u64) -> PathBuf {

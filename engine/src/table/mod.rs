@@ -3,12 +3,12 @@
 pub(crate) mod block;
 pub(crate) mod builder;
 pub(crate) mod filter;
-mod format;
+pub(crate) mod format;
 pub(crate) mod handle;
-mod index;
+pub(crate) mod index;
 pub(crate) mod iterator;
 pub(crate) mod level_iterator;
-mod properties;
+pub(crate) mod properties;
 pub(crate) mod reader;
 #[cfg(test)]
 mod testing;

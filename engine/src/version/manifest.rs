@@ -154,8 +154,8 @@ impl Manifest {
 
     /// Opens the manifest of the database in `dir` and reads its state; `None` if there is no database.
     ///
-    /// Unless `read_only`, a torn last record is cut off, what is left is made durable, and files that a crash left
-    /// over are removed.
+    /// Unless `read_only`, what is not known to be on storage is put there, in a new manifest, and files that a crash
+    /// left over are removed.
     ///
     /// # Errors
     /// `Corruption` for anything that was never written, a manifest without `CURRENT` included; `UnsupportedVersion`;
@@ -174,22 +174,36 @@ impl Manifest {
             Error::corruption(&current::path(dir), 16, format!("names manifest {number}, which is missing"))
         })?;
         let (state, end) = replay(&path, number, current.min_bytes, &bytes)?;
-        let file = if read_only {
-            None
+        let file_bytes = end as u64;
+        let mut manifest = Manifest { fs, dir: dir.to_owned(), path, number, file_bytes, file: None, failure: None };
+        if !read_only {
+            // The length that CURRENT states had been synced when it was written.
+            let proven = bytes.len() as u64 == current.min_bytes;
+            manifest.continue_writing(&state, proven)?;
+        }
+        Ok(Some((manifest, state)))
+    }
+
+    /// Prepares an opened manifest, which holds `state`, for appending. `proven`: all of it is on storage for certain.
+    ///
+    /// Otherwise a killed process may have left a record that is visible but not on storage, and nothing may be built on
+    /// that. Syncing the file would not do: if a sync of it failed in that process, the system may count pages as clean
+    /// that never got to storage. So the state goes into a new file.
+    fn continue_writing(&mut self, state: &ManifestState, proven: bool) -> Result<()> {
+        if proven {
+            let file = self.fs.open_append(&self.path).map_err(Error::io("opening", &self.path))?;
+            self.file = Some(file);
+            // Nor may the CURRENT be one that is only visible.
+            self.fs.sync_dir(&self.dir).map_err(Error::io("syncing", &self.dir))?;
         } else {
-            if end < bytes.len() {
-                fs.truncate(&path, end as u64).map_err(Error::io("truncating", &path))?;
-            }
-            // A killed process may have left a record or a CURRENT that is visible but not on storage yet; nothing may
-            // be built on those.
-            let mut file = fs.open_append(&path).map_err(Error::io("opening", &path))?;
-            file.sync().map_err(Error::io("syncing", &path))?;
-            fs.sync_dir(dir).map_err(Error::io("syncing", dir))?;
-            remove_all(&*fs, Manifest::orphans(&*fs, dir, Some(number))?)?;
-            Some(file)
-        };
-        let (dir, file_bytes) = (dir.to_owned(), end as u64);
-        Ok(Some((Manifest { fs, dir, path, number, file_bytes, file, failure: None }, state)))
+            let number = self.next_number()?;
+            self.roll(number, &snapshot(number, state)?)?;
+        }
+        remove_all(&*self.fs, Manifest::orphans(&*self.fs, &self.dir, Some(self.number))?)
+    }
+
+    fn next_number(&self) -> Result<u64> {
+        self.number.checked_add(1).ok_or_else(|| Error::InvalidArgument("manifest numbers are used up".into()))
     }
 
     /// Tells a directory without a database, or with one whose creation was cut short, from one whose `CURRENT` is
@@ -264,8 +278,7 @@ impl Manifest {
             return Ok(());
         }
         writable(&self.failure, &mut self.file)?;
-        let number =
-            self.number.checked_add(1).ok_or_else(|| Error::InvalidArgument("manifest numbers are used up".into()))?;
+        let number = self.next_number()?;
         let bytes = snapshot(number, state)?;
         if self.file_bytes <= ROLL_RATIO * bytes.len() as u64 {
             return Ok(());
@@ -306,6 +319,11 @@ impl Manifest {
     /// The manifest's length in bytes.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.file_bytes
+    }
+
+    /// Takes no more edits, because of `reason`.
+    pub(crate) fn fail(&mut self, reason: &str) {
+        self.failure.get_or_insert_with(|| reason.to_owned());
     }
 
     fn sticky(&mut self, result: Result<()>) -> Result<()> {

@@ -1,10 +1,8 @@
 //! The durable side of all versions: one manifest, one change at a time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
-
 use crate::error::{Error, Result};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::version::edit::Edit;
 use crate::version::manifest::Manifest;
 use crate::version::state::ManifestState;
@@ -20,6 +18,15 @@ pub(crate) struct VersionSet {
 struct Inner {
     manifest: Manifest,
     state: ManifestState,
+}
+
+/// A change that a panic cuts short leaves file and state apart: nothing may be appended any more.
+struct Unfinished<'i>(&'i mut Inner);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0.manifest.fail("a thread panicked while it was changed");
+    }
 }
 
 impl VersionSet {
@@ -44,7 +51,18 @@ impl VersionSet {
         publish: impl FnOnce() -> R,
     ) -> Result<Option<R>> {
         let mut inner = self.inner.lock();
-        let Inner { manifest, state } = &mut *inner;
+        let unfinished = Unfinished(&mut inner);
+        let answer = self.change(unfinished.0, build, publish);
+        std::mem::forget(unfinished);
+        answer
+    }
+
+    fn change<R>(
+        &self,
+        Inner { manifest, state }: &mut Inner,
+        build: impl FnOnce(&ManifestState) -> Option<Edit>,
+        publish: impl FnOnce() -> R,
+    ) -> Result<Option<R>> {
         let Some(mut edit) = build(state) else { return Ok(None) };
         edit.next_file_number = Some(self.next_file.load(Ordering::Relaxed));
         // The state first: an edit that does not fit must not get into the file. If the append fails the manifest takes

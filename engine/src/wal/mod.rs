@@ -8,13 +8,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
 use crate::fs::{FileSystem, MappedFile};
 use crate::key::SeqNo;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex};
 use format::HEADER_BYTES;
 use replay::Replayed;
 use retention::Cursor;
@@ -134,15 +133,15 @@ pub(crate) fn create(
         segments: Vec::new(),
         last_logged_seqno: prev_seqno,
         synced_seqno: prev_seqno,
+        first_unproven: first_segment,
         next_segment: first_segment,
         dropped_bytes: 0,
     };
     open_after_replay(fs, dir, database_id, replayed, prev_seqno, options)
 }
 
-/// Continues a replayed log in a new segment. The recovered segments stay listed, for tails, and are synced by the next
-/// [`Wal::sync_through`] unless replay proved that they are. `last_seqno` is the database's last visible number, logged
-/// or not.
+/// Continues a replayed log in a new segment. The recovered segments stay listed, for tails, and are made durable by the
+/// next sync unless replay proved that they are. `last_seqno` is the database's last visible number, logged or not.
 ///
 /// # Errors
 /// `Io`.
@@ -158,8 +157,6 @@ pub(crate) fn open_after_replay(
     let last = replayed.last_logged_seqno;
     let prev_end = replayed.segments.last().map_or(0, |segment| segment.end);
     let recovered_bytes: u64 = replayed.segments.iter().map(|segment| segment.end).sum();
-    let first_unsynced = replayed.segments.first().filter(|_| replayed.synced_seqno < last);
-    let sync_from = first_unsynced.map_or(replayed.next_segment, |segment| segment.number);
     let mut live: VecDeque<Listed> = replayed.segments.into_iter().map(Listed::recovered).collect();
 
     // As large as the log already was: a database that stays small keeps small segments.
@@ -178,7 +175,7 @@ pub(crate) fn open_after_replay(
         waiting_tails: AtomicU32::new(0),
         tail_lock: Mutex::new(()),
         tail_wakeup: Condvar::new(),
-        sync: Mutex::new(SyncState { segment: sync_from, offset: 0, failed: None }),
+        sync: Mutex::new(SyncState { segment: replayed.first_unproven, offset: 0, failed: None }),
         spares: Mutex::default(),
         segments: Mutex::new(SegmentList {
             live: VecDeque::new(),

@@ -52,6 +52,8 @@ pub(crate) struct Replayed {
     pub(crate) last_logged_seqno: SeqNo,
     /// Every record up to this number is known to be durable.
     pub(crate) synced_seqno: SeqNo,
+    /// Everything in segments below this number is known to be durable, headers and records of metadata included.
+    pub(crate) first_unproven: u64,
     /// The number that the next segment gets.
     pub(crate) next_segment: u64,
     /// Bytes behind the end of the log in which there still are records, which were never synced and are not part of
@@ -74,7 +76,8 @@ pub(crate) fn replay(
     each: &mut EachRecord<'_>,
 ) -> Result<Replayed> {
     let numbers = list_segments(fs, dir, input.floor_segment, read_only)?;
-    let mut run = Run { fs, dir, input, segments: Vec::new(), last: None, synced_seqno: input.synced_seqno };
+    let synced_seqno = input.synced_seqno;
+    let mut run = Run { fs, dir, input, segments: Vec::new(), numbered_ends: Vec::new(), last: None, synced_seqno };
     let mut end = End { file: dir.to_owned(), offset: 0, reason: "no segment of the log is there" };
     for &number in &numbers {
         match run.segment(number, &end, each)? {
@@ -92,12 +95,13 @@ pub(crate) fn replay(
         let reason = format!("{}; the log ends at {last_logged_seqno} but was synced up to {synced}", end.reason);
         return Err(Error::corruption(&end.file, end.offset, reason));
     }
+    let first_unproven = run.first_unproven(last_logged_seqno);
     let Run { mut segments, synced_seqno, .. } = run;
     if !read_only {
         cut(fs, dir, &numbers, &mut segments)?;
     }
     let next_segment = segments.last().map_or(input.floor_segment, |last| last.number + 1);
-    Ok(Replayed { segments, last_logged_seqno, synced_seqno, next_segment, dropped_bytes })
+    Ok(Replayed { segments, last_logged_seqno, synced_seqno, first_unproven, next_segment, dropped_bytes })
 }
 
 /// The numbers of the segments from `floor` on, ascending. Unless `read_only`, removes what older segments and spare
@@ -161,6 +165,8 @@ struct Run<'a> {
     dir: &'a Path,
     input: &'a ReplayInput,
     segments: Vec<RecoveredSegment>,
+    /// For each segment, where its last record with a number ends: metadata alone has none.
+    numbered_ends: Vec<u64>,
     /// The last logged number so far; unknown until the first segment's header is read.
     last: Option<SeqNo>,
     /// The most that the manifest and the records read so far prove.
@@ -186,7 +192,7 @@ impl Run<'_> {
             return Ok(Step::Stop(End { file: file.clone(), offset: *offset, reason }));
         }
         let mut last = header.prev_seqno;
-        let mut offset = HEADER_BYTES;
+        let (mut offset, mut numbered_end) = (HEADER_BYTES, HEADER_BYTES);
         let limit = file_bytes.min(header.file_bytes);
         let reason = loop {
             match reader.record(offset, limit)? {
@@ -196,6 +202,9 @@ impl Run<'_> {
                     last = found.last_seqno();
                     self.synced_seqno = self.synced_seqno.max(found.synced_seqno);
                     offset += found.record_bytes();
+                    if found.count > 0 {
+                        numbered_end = offset;
+                    }
                 }
                 Ok(_) => break "the record does not follow the one before it",
                 Err(reason) => break reason,
@@ -205,8 +214,21 @@ impl Run<'_> {
         // The padding of a last record may be cut off.
         let end = offset.min(file_bytes);
         let path = reader.path.clone();
+        self.numbered_ends.push(numbered_end.min(file_bytes));
         self.segments.push(RecoveredSegment { number, path, prev_seqno: header.prev_seqno, end, file_bytes });
         Ok(Step::Read(End { file: reader.path, offset: end, reason }))
+    }
+
+    /// The first segment that may hold something which is not on storage: a record behind the last one that is proven
+    /// to be, if only of metadata, or nothing but its header. A later segment would be lost with either of them.
+    fn first_unproven(&self, last_logged_seqno: SeqNo) -> u64 {
+        let Some(proven) = self.segments.iter().rposition(|segment| segment.prev_seqno < self.synced_seqno) else {
+            return self.segments.first().map_or(self.input.floor_segment, |first| first.number);
+        };
+        let last = self.segments.get(proven + 1).map_or(last_logged_seqno, |next| next.prev_seqno);
+        let segment = &self.segments[proven];
+        let is_whole = last <= self.synced_seqno && self.numbered_ends[proven] == segment.end;
+        segment.number + u64::from(is_whole)
     }
 
     /// Whether a segment continues the log.

@@ -1,11 +1,11 @@
 //! Who still needs which segments, and letting go of the others.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{SegmentList, Wal};
 use crate::error::{Error, Result};
 use crate::key::SeqNo;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A reader's or durable consumer's place in the log, as retention sees it.
 #[derive(Debug)]
@@ -182,24 +182,27 @@ impl Wal {
     /// Lets go of the segments below `floor`, as [`plan_release`](Wal::plan_release) answered it and the manifest says
     /// durably: full-grown ones that nobody reads are kept for reuse, the others removed. For a background thread.
     ///
-    /// # Errors
-    /// `Io`; the files that are left over are removed when the database is opened the next time.
-    pub(crate) fn release_below(&self, floor: u64) -> Result<()> {
+    /// Nothing needs these files, so that it puts nothing in doubt if that fails: what is left over is removed when the
+    /// database is opened the next time.
+    pub(crate) fn release_below(&self, floor: u64) {
         loop {
             let oldest = {
                 let mut list = self.segments.lock();
                 let floor = floor.min(list.planned_floor);
                 if list.live.len() < 2 || list.live[0].segment.number >= floor {
-                    return Ok(());
+                    return;
                 }
                 list.live.pop_front()
             };
-            let Some(oldest) = oldest else { return Ok(()) };
+            let Some(oldest) = oldest else { return };
             // The list gives out no more references, so the last one is the last for good.
-            match (Arc::try_unwrap(oldest.segment), oldest.file) {
-                (Ok(segment), Some(file)) => self.recycle(segment, file)?,
-                (Ok(segment), None) => self.remove(&segment)?,
-                (Err(shared), _) => self.remove(&shared)?,
+            let released = match (Arc::try_unwrap(oldest.segment), oldest.file) {
+                (Ok(segment), Some(file)) => self.recycle(segment, file),
+                (Ok(segment), None) => self.remove(&segment),
+                (Err(shared), _) => self.remove(&shared),
+            };
+            if let Err(error) = released {
+                tracing::warn!(%error, "releasing a log segment");
             }
         }
     }

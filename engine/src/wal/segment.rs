@@ -1,8 +1,8 @@
 //! One segment of the log: what all threads know of it, and reading it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 
@@ -10,6 +10,7 @@ use super::format::{self, HEADER_BYTES, RECORD_ALIGN, RECORD_HEADER_BYTES, Recor
 use crate::error::{Error, Result};
 use crate::fs::{FileSystem, MappedSync, ReadableFile};
 use crate::key::SeqNo;
+use crate::sync::atomic::AtomicU64;
 
 /// How much is read from a segment at once, in bytes.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -43,9 +44,29 @@ impl Segment {
     pub(super) fn sync(&self, fs: &dyn FileSystem, start: u64, end: u64) -> Result<()> {
         let synced = match &self.backing {
             Backing::Mapped(syncer) => syncer.sync(start..end),
-            Backing::Recovered => fs.open_append(&self.path).and_then(|mut file| file.sync()),
+            Backing::Recovered => self.rewrite(fs),
         };
         synced.map_err(Error::io("sync log segment", &self.path))
+    }
+
+    /// Puts the segment into a new file under its name, durably. Syncing the file that was found would not do: if a sync
+    /// of it failed in the process before, the system may count pages as clean that never got to storage.
+    fn rewrite(&self, fs: &dyn FileSystem) -> io::Result<()> {
+        let dir = self.path.parent().unwrap_or(Path::new(""));
+        // The next open removes it, if it stays.
+        let temporary = format::spare_path(dir, self.number);
+        let found = fs.open(&self.path)?;
+        let mut file = fs.create(&temporary)?;
+        let file_bytes = found.len()?;
+        let mut chunk = vec![0; CHUNK_BYTES.min(file_bytes) as usize];
+        while file.len() < file_bytes {
+            chunk.truncate((file_bytes - file.len()).min(CHUNK_BYTES) as usize);
+            found.read_exact_at(&mut chunk, file.len())?;
+            file.append(&chunk)?;
+        }
+        file.sync()?;
+        fs.rename(&temporary, &self.path)?;
+        fs.sync_dir(dir)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::format::{self, HEADER_BYTES, SegmentHeader};
 use super::segment::{Backing, Segment};
@@ -10,6 +9,7 @@ use super::{FIRST_SEGMENT_BYTES, Wal};
 use crate::error::{Error, Result};
 use crate::fs::MappedFile;
 use crate::key::SeqNo;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How many released files are kept for reuse.
 const MAX_SPARES: usize = 2;
@@ -85,7 +85,7 @@ impl Wal {
         self.needs_spare.store(false, Ordering::Relaxed);
         match spares.prepared.take() {
             Some(file) if file.len() >= least_bytes => return Ok(file),
-            Some(small) => self.set_aside(&mut spares, number, small)?,
+            Some(small) => self.set_aside(&mut spares, number, small),
             None => {}
         }
         let file_bytes = self.next_file_bytes(self.segments.lock().grown_bytes).max(least_bytes);
@@ -121,13 +121,15 @@ impl Wal {
     }
 
     /// Puts the prepared file of segment `number` to the spares, or leaves it to be replaced.
-    fn set_aside(&self, spares: &mut Spares, number: u64, file: Box<dyn MappedFile>) -> Result<()> {
-        if file.len() == self.options.segment_bytes && spares.waiting.len() < MAX_SPARES {
-            let (path, spare) = (format::segment_path(&self.dir, number), format::spare_path(&self.dir, number));
-            self.fs.rename(&path, &spare).map_err(Error::io("set log segment aside", &path))?;
-            spares.waiting.push((spare, file));
+    fn set_aside(&self, spares: &mut Spares, number: u64, file: Box<dyn MappedFile>) {
+        if file.len() != self.options.segment_bytes || spares.waiting.len() >= MAX_SPARES {
+            return;
         }
-        Ok(())
+        let (path, spare) = (format::segment_path(&self.dir, number), format::spare_path(&self.dir, number));
+        match self.fs.rename(&path, &spare) {
+            Ok(()) => spares.waiting.push((spare, file)),
+            Err(error) => tracing::warn!(%error, path = %path.display(), "setting a log segment aside"),
+        }
     }
 
     /// Keeps the file of a released segment for reuse, or removes it. The caller made sure that nobody reads it.

@@ -1,7 +1,6 @@
 //! Following the log.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use super::retention::Cursor;
 use super::segment::{Record, Segment, SegmentReader};
 use crate::error::{Error, Result};
 use crate::key::SeqNo;
+use crate::sync::atomic::Ordering;
 
 /// One published record.
 #[derive(Clone, Debug, PartialEq, Eq)]

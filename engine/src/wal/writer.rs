@@ -1,7 +1,6 @@
 //! The appending half of the log.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Wal;
 use super::format::{self, HEADER_BYTES, RECORD_HEADER_BYTES, RecordHeader};
@@ -9,6 +8,7 @@ use super::segment::Segment;
 use crate::error::{Error, Result};
 use crate::fs::MappedFile;
 use crate::key::{MAX_SEQNO, SeqNo};
+use crate::sync::atomic::Ordering;
 
 /// Appends records; owned by whoever holds the commit lock.
 ///

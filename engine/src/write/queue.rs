@@ -8,14 +8,13 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::thread::Thread;
 
-use parking_lot::{Mutex, MutexGuard};
-
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::SeqNo;
 use crate::options::Durability;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{IS_MODEL, Mutex, MutexGuard, hint, thread_local};
 
 /// A batch as the commit path takes it.
 #[derive(Debug)]
@@ -32,9 +31,51 @@ pub(crate) struct Request {
 pub(crate) trait Commit {
     /// Commits one request; the sequence number of its last operation.
     fn commit(&mut self, request: &Request) -> Result<SeqNo>;
+
+    /// A panic left the state half changed: nothing may be committed on it any more.
+    fn in_doubt(&mut self);
 }
 
-/// A waiting caller's batch and, afterwards, the answer.
+/// Tells the state when its change does not come to an end.
+struct Change<'s, S: Commit>(&'s mut S);
+
+impl<S: Commit> Change<'_, S> {
+    #[inline]
+    fn run<R>(state: &mut S, change: impl FnOnce(&mut S) -> R) -> R {
+        let unfinished = Change(state);
+        let answer = change(&mut *unfinished.0);
+        std::mem::forget(unfinished);
+        answer
+    }
+}
+
+impl<S: Commit> Drop for Change<'_, S> {
+    fn drop(&mut self) {
+        self.0.in_doubt();
+    }
+}
+
+/// The commit lock, held. However it is let go of, the first of those that wait is woken after it.
+struct Held<'q, S: Commit> {
+    // In this order: fields are dropped from first to last.
+    state: MutexGuard<'q, S>,
+    _wake: WakeFirst<'q, S>,
+}
+
+struct WakeFirst<'q, S: Commit>(&'q CommitQueue<S>);
+
+impl<S: Commit> Drop for WakeFirst<'_, S> {
+    #[inline]
+    fn drop(&mut self) {
+        // Pairs with the fence of a caller that waits.
+        fence(Ordering::SeqCst);
+        if self.0.waiting_count.load(Ordering::Relaxed) > 0 {
+            self.0.wake_first();
+        }
+    }
+}
+
+/// A waiting caller's batch and, afterwards, the answer; none if committing it panicked.
 struct Ticket {
     body: Mutex<Body>,
     /// Set, with release, after the answer was stored.
@@ -48,16 +89,27 @@ struct Body {
     answer: Option<Result<SeqNo>>,
 }
 
+/// Ends the wait for a ticket, also when committing it panicked.
+struct Done<'t>(&'t Ticket);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        let thread = self.0.thread.clone();
+        self.0.done.store(true, Ordering::Release);
+        thread.unpark();
+    }
+}
+
 thread_local! {
     /// Each thread waits on one ticket at a time and uses the same one again.
     static TICKET: RefCell<Option<Arc<Ticket>>> = const { RefCell::new(None) };
 }
 
 /// How often a waiter looks before it sleeps: about as long as a commit takes, less than a sleep and a wake-up cost.
-const SPINS: u32 = 200;
+const SPINS: u32 = if IS_MODEL { 1 } else { 200 };
 
 /// The commit lock with its waiting callers.
-pub(crate) struct CommitQueue<S> {
+pub(crate) struct CommitQueue<S: Commit> {
     state: Mutex<S>,
     waiting: Mutex<VecDeque<Arc<Ticket>>>,
     /// The length of `waiting`, so that the uncontended path does not lock it.
@@ -71,91 +123,87 @@ impl<S: Commit> CommitQueue<S> {
 
     /// Takes the lock for something that is not a batch (sealing a memtable, closing).
     pub(crate) fn with_state<R>(&self, change: impl FnOnce(&mut S) -> R) -> R {
-        let mut state = self.state.lock();
-        let answer = change(&mut state);
-        self.release(state);
+        let mut held = self.held(self.state.lock());
+        let answer = Change::run(&mut *held.state, change);
+        self.serve(&mut held);
         answer
     }
 
     /// Commits `request`, here or in the group of another caller, and gives it back with the answer (so that its memory
     /// can be used again).
     pub(crate) fn commit(&self, request: Request) -> (Request, Result<SeqNo>) {
-        if let Some(mut state) = self.state.try_lock() {
-            let answer = state.commit(&request);
-            self.release(state);
+        if let Some(state) = self.state.try_lock() {
+            let mut held = self.held(state);
+            let answer = Change::run(&mut *held.state, |state| state.commit(&request));
+            self.serve(&mut held);
+            drop(held);
             return (request, answer);
         }
         self.commit_in_group(request)
     }
 
+    #[inline]
+    fn held<'q>(&'q self, state: MutexGuard<'q, S>) -> Held<'q, S> {
+        Held { state, _wake: WakeFirst(self) }
+    }
+
     #[cold]
     fn commit_in_group(&self, request: Request) -> (Request, Result<SeqNo>) {
-        let ticket = TICKET.with_borrow_mut(|mine| mine.take()).unwrap_or_else(|| {
-            Arc::new(Ticket { body: Mutex::default(), done: AtomicBool::new(false), thread: std::thread::current() })
+        let ticket = TICKET.with(|mine| mine.borrow_mut().take()).unwrap_or_else(|| {
+            Arc::new(Ticket { body: Mutex::default(), done: AtomicBool::new(false), thread: thread::current() })
         });
         // Relaxed: the ticket is handed over by the queue's lock below.
         ticket.done.store(false, Ordering::Relaxed);
         *ticket.body.lock() = Body { request: Some(request), answer: None };
         self.waiting.lock().push_back(ticket.clone());
         self.waiting_count.fetch_add(1, Ordering::Relaxed);
-        // Pairs with the fence in `release`: either the holder sees this ticket after it let go, or the `try_lock`
+        // Pairs with the fence in `WakeFirst`: either the holder sees this ticket after it let go, or the `try_lock`
         // below sees the lock free.
         fence(Ordering::SeqCst);
         let mut spins = 0;
         while !ticket.done.load(Ordering::Acquire) {
             if let Some(state) = self.state.try_lock() {
-                self.release(self.serve(state));
+                self.serve(&mut self.held(state));
             } else if spins < SPINS {
                 spins += 1;
-                std::hint::spin_loop();
+                hint::spin_loop();
             } else {
-                std::thread::park();
+                thread::park();
             }
         }
         let mut body = ticket.body.lock();
         let (request, answer) = (body.request.take(), body.answer.take());
         drop(body);
-        TICKET.with_borrow_mut(|mine| *mine = Some(ticket));
-        match (request, answer) {
-            (Some(request), Some(answer)) => (request, answer),
-            _ => unreachable!("`done` is set only after the answer was stored, and the request stays in the body"),
+        TICKET.with(|mine| *mine.borrow_mut() = Some(ticket));
+        let panicked = || Err(Error::ReadOnly { reason: "a thread panicked while it committed".to_owned() });
+        match request {
+            Some(request) => (request, answer.unwrap_or_else(panicked)),
+            None => unreachable!("the request stays in the body"),
         }
     }
 
     /// Commits everything that waits.
-    fn serve<'s>(&self, mut state: MutexGuard<'s, S>) -> MutexGuard<'s, S> {
+    fn serve(&self, held: &mut Held<'_, S>) {
         while let Some(ticket) = self.pop() {
+            let done = Done(&ticket);
             let mut body = ticket.body.lock();
             if let Some(request) = &body.request {
-                let answer = state.commit(request);
+                let answer = Change::run(&mut *held.state, |state| state.commit(request));
                 body.answer = Some(answer);
             }
             drop(body);
-            let thread = ticket.thread.clone();
-            ticket.done.store(true, Ordering::Release);
-            thread.unpark();
+            drop(done);
         }
-        state
     }
 
     fn pop(&self) -> Option<Arc<Ticket>> {
-        // Relaxed: a ticket missed here is found by the check in `release`.
+        // Relaxed: a ticket missed here is found by the check in `WakeFirst`.
         if self.waiting_count.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let ticket = self.waiting.lock().pop_front()?;
         self.waiting_count.fetch_sub(1, Ordering::Relaxed);
         Some(ticket)
-    }
-
-    /// Serves the waiting callers, lets go of the lock, and wakes one that came too late to be served, if there is one.
-    #[inline]
-    fn release(&self, state: MutexGuard<'_, S>) {
-        drop(self.serve(state));
-        fence(Ordering::SeqCst);
-        if self.waiting_count.load(Ordering::Relaxed) > 0 {
-            self.wake_first();
-        }
     }
 
     #[cold]
@@ -176,13 +224,53 @@ mod tests {
     struct Counter {
         last: SeqNo,
         log: Vec<u8>,
+        in_doubt: bool,
     }
     impl Commit for Counter {
         fn commit(&mut self, request: &Request) -> Result<SeqNo> {
+            if self.in_doubt {
+                return Err(Error::Closed);
+            }
             self.last += SeqNo::from(request.count);
             self.log.extend_from_slice(&request.encoded);
+            assert!(request.encoded != PANICS, "as asked for");
             Ok(self.last)
         }
+
+        fn in_doubt(&mut self) {
+            self.in_doubt = true;
+        }
+    }
+
+    /// A request that panics once it is half committed.
+    const PANICS: [u8; 1] = [0xff];
+
+    fn request(encoded: Vec<u8>) -> Request {
+        Request { encoded, count: 1, durability: Durability::Buffered, first_seqno: None }
+    }
+
+    /// The panic came up in whoever served the group; the others were never woken, or went on with a half changed
+    /// state.
+    #[test]
+    fn a_panic_leaves_nobody_waiting_and_nothing_is_committed_after_it() {
+        const EACH: usize = if cfg!(miri) { 20 } else { 2000 };
+        let queue = CommitQueue::new(Counter::default());
+        std::thread::scope(|scope| {
+            for thread in 0..4u8 {
+                let queue = &queue;
+                scope.spawn(move || {
+                    for n in 0..EACH {
+                        let encoded = if thread == 0 && n == EACH / 2 { PANICS.to_vec() } else { vec![thread] };
+                        let commit = || queue.commit(request(encoded)).1.is_ok();
+                        let _panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(commit));
+                    }
+                });
+            }
+        });
+        queue.with_state(|state| {
+            assert!(state.in_doubt);
+            assert_eq!(state.log.last(), Some(&PANICS[0]), "something was committed on a half changed state");
+        });
     }
 
     #[test]
@@ -198,9 +286,7 @@ mod tests {
                     for _ in 0..EACH {
                         encoded.clear();
                         encoded.push(thread);
-                        let request =
-                            Request { encoded, count: 1, durability: Durability::Buffered, first_seqno: None };
-                        let (request, answer) = queue.commit(request);
+                        let (request, answer) = queue.commit(request(encoded));
                         encoded = request.encoded;
                         let seqno = answer.unwrap();
                         assert!(seqno > last, "an own write never gets an older number than the one before");

@@ -2,7 +2,6 @@
 //! keyspace's writes.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::batch::{KeyspaceId, Op, Ops};
 use crate::error::{Error, Result};
@@ -10,6 +9,7 @@ use crate::key::{MAX_SEQNO, SeqNo, Trailer, ValueKind};
 use crate::memtable::Memtable;
 use crate::options::Durability;
 use crate::store::Store;
+use crate::sync::atomic::Ordering;
 use crate::tree::Tree;
 use crate::wal::WalWriter;
 use crate::write::queue::{Commit, Request};
@@ -231,5 +231,10 @@ impl Commit for CommitState {
             self.seal_full();
         }
         Ok(last)
+    }
+
+    fn in_doubt(&mut self) {
+        let panicked = Error::InvalidArgument("a thread panicked".to_owned());
+        self.store.health.fail("a commit", &panicked);
     }
 }

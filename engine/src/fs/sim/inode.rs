@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::{Coin, Keep};
+use crate::sync::Mutex;
 
 /// What a disk writes as a whole.
 const SECTOR_BYTES: usize = 512;

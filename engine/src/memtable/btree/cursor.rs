@@ -2,7 +2,6 @@
 
 use std::ptr::null;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Acquire;
 
 use bytes::Bytes;
 
@@ -11,6 +10,7 @@ use super::{BTree, Place};
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{SeqNo, Trailer, prefix_u64};
+use crate::sync::atomic::Ordering::Acquire;
 
 /// How many entries ahead a cursor fetches.
 const AHEAD: usize = 2;

@@ -22,19 +22,18 @@ mod node;
 
 use std::ptr::null_mut;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, fence};
-
-use parking_lot::Mutex;
 
 use super::Representation;
 use super::arena::{Arena, ArenaPool};
 use crate::key::{Lookup, Trailer};
+use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, fence};
+use crate::sync::{IS_MODEL, Mutex, hint};
 pub(super) use cursor::BTreeCursor;
 use node::{Inner, Keys, Leaf, Order, Record, SLOTS, Target, as_keys, prefetch_node};
 
 /// How often a reader tries before it asks the writer to wait.
-const ATTEMPTS: usize = 64;
+const ATTEMPTS: usize = if IS_MODEL { 2 } else { 64 };
 
 /// More levels than a tree whose nodes hold at least seven entries can have in any memory.
 const MAX_LEVELS: usize = 24;
@@ -76,7 +75,7 @@ impl BTree {
                     return (answer, version);
                 }
             }
-            std::hint::spin_loop();
+            hint::spin_loop();
         }
         self.read_locked(search)
     }
@@ -153,6 +152,14 @@ impl BTree {
             node = inner.child(order, if last { order.len() } else { 0 });
         }
         node.cast()
+    }
+
+    /// Makes `record` the first entry. The leaf is seen when the entry is in it: a cursor takes it for granted that no
+    /// leaf is empty.
+    fn plant(&self, arena: &mut Arena, record: &Record) {
+        let first = Leaf::allocate(arena, 0);
+        first.keys.insert(0, record, |_| ());
+        self.root.store(as_keys(first), Release);
     }
 
     fn insert_into(&self, arena: &mut Arena, leaf: &Leaf, path: &Path<'_>, position: usize, record: &Record) {
@@ -242,26 +249,24 @@ impl Representation for BTree {
         let arena = &mut *self.writer.lock();
         let mut path = Path::new();
         let target = Target { key, trailer };
-        let mut leaf = self.descend(&target, |inner, rank| path.push(inner, rank));
+        let leaf = self.descend(&target, |inner, rank| path.push(inner, rank));
         // SAFETY: null or a leaf of this tree; the writer's lock is held, so nothing is torn.
-        let place = unsafe { leaf.as_ref() }.map(|leaf| (leaf.keys.order(), &leaf.keys));
-        let position = place.map_or(0, |(order, keys)| keys.rank(order, &target, false));
-        let is_there = |(order, keys): (Order, &Keys)| {
-            position < order.len() && target.compare(keys.record(order.slot(position))).is_eq()
+        let place = unsafe { leaf.as_ref() }.map(|leaf| (leaf, leaf.keys.order()));
+        let position = place.map_or(0, |(leaf, order)| leaf.keys.rank(order, &target, false));
+        let is_there = |(leaf, order): (&Leaf, Order)| {
+            position < order.len() && target.compare(leaf.keys.record(order.slot(position))).is_eq()
         };
         if place.is_some_and(is_there) {
             return;
         }
         let record = Record::allocate(arena, key, trailer, value);
         before_visible(self);
-        if leaf.is_null() {
-            let first = Leaf::allocate(arena, 0);
-            self.root.store(as_keys(first), Release);
-            leaf = first;
+        // SAFETY: the record was just allocated in the arena of this tree.
+        let record = unsafe { record.as_ref() };
+        match place {
+            Some((leaf, _)) => self.insert_into(arena, leaf, &path, position, record),
+            None => self.plant(arena, record),
         }
-        // SAFETY: a leaf of this tree, and the record just allocated in its arena.
-        let (leaf, record) = unsafe { (&*leaf, record.as_ref()) };
-        self.insert_into(arena, leaf, &path, position, record);
         // Relaxed: a figure.
         self.reserved_bytes.store(arena.reserved_bytes(), Relaxed);
     }

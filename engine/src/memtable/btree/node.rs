@@ -5,16 +5,17 @@
 //! (see the parent module).
 
 use std::cmp::Ordering;
-use std::mem::MaybeUninit;
-use std::ptr::NonNull;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicPtr, AtomicU64};
+use std::ptr::{NonNull, null_mut};
 
 use super::super::arena::{Arena, prefetch};
 use crate::key::{Trailer, prefix_u64};
+use crate::sync::IS_MODEL;
+use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::atomic::{AtomicPtr, AtomicU64};
 
 /// Entries of a node: with 14, a leaf is exactly four cache lines, and the order of all slots fits one word.
-pub(super) const SLOTS: usize = 14;
+/// (A model splits a node after fewer insertions: its every atomic step is explored.)
+pub(super) const SLOTS: usize = if IS_MODEL { 4 } else { 14 };
 
 /// What cache lines are counted in, in bytes.
 const LINE_BYTES: usize = 64;
@@ -140,6 +141,17 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    #[inline]
+    fn new(level: u16, skip: u16) -> Self {
+        Keys {
+            order: AtomicU64::new(Order::default().0),
+            level,
+            skip,
+            prefixes: std::array::from_fn(|_| AtomicU64::new(0)),
+            records: std::array::from_fn(|_| AtomicPtr::new(null_mut())),
+        }
+    }
+
     #[inline]
     pub(super) fn order(&self) -> Order {
         // Acquire pairs with the release in `insert`: the slots that the order names are filled.
@@ -268,20 +280,14 @@ pub(super) struct Inner {
     pub(super) children: [AtomicPtr<Keys>; SLOTS],
 }
 
-/// An empty node in the arena. Shared from the start: all that changes later is atomic.
-///
-/// # Safety
-/// `T` is a node type: a `repr(C)` struct that begins with `Keys` and for which all zeros are a value.
-unsafe fn allocate<'a, T>(arena: &mut Arena, level: u16, skip: u16) -> &'a T {
-    let place: NonNull<MaybeUninit<T>> = arena.allocate(size_of::<T>(), align_of::<T>()).cast();
-    // SAFETY: the arena gave this room to nobody else, aligned for `T`; all zeros are a `T`, and it begins with `Keys`.
-    // The lifetime is bounded by the callers, who hand the node to the tree that owns the arena.
+/// Puts a node into the arena. Shared from the start: all that changes later is atomic.
+fn allocate<'a, T>(arena: &mut Arena, node: T) -> &'a T {
+    let place: NonNull<T> = arena.allocate(size_of::<T>(), align_of::<T>()).cast();
+    // SAFETY: the arena gave this room to nobody else, aligned for `T`. The lifetime is bounded by the callers, who hand
+    // the node to the tree that owns the arena. Nothing is lost by never dropping it: nodes own nothing.
     unsafe {
-        place.write(MaybeUninit::zeroed());
-        let keys: *mut Keys = place.as_ptr().cast();
-        (*keys).level = level;
-        (*keys).skip = skip;
-        place.cast().as_ref()
+        place.write(node);
+        place.as_ref()
     }
 }
 
@@ -292,8 +298,8 @@ pub(super) fn as_keys<T>(node: &T) -> *mut Keys {
 
 impl Leaf {
     pub(super) fn allocate<'a>(arena: &mut Arena, skip: u16) -> &'a Leaf {
-        // SAFETY: `Leaf` is a node type of atomics and numbers.
-        unsafe { allocate(arena, 0, skip) }
+        let (next, previous) = (AtomicPtr::new(null_mut()), AtomicPtr::new(null_mut()));
+        allocate(arena, Leaf { keys: Keys::new(0, skip), next, previous })
     }
 
     /// Moves the entries from `position` on, before which `low` and after which `high` bounds them, into a new leaf on
@@ -323,10 +329,8 @@ impl Leaf {
 
 impl Inner {
     pub(super) fn allocate<'a>(arena: &mut Arena, level: u16, skip: u16, first: *mut Keys) -> &'a Inner {
-        // SAFETY: `Inner` is a node type of atomics and numbers.
-        let inner: &Inner = unsafe { allocate(arena, level, skip) };
-        inner.first.store(first, Relaxed);
-        inner
+        let children = std::array::from_fn(|_| AtomicPtr::new(null_mut()));
+        allocate(arena, Inner { keys: Keys::new(level, skip), first: AtomicPtr::new(first), children })
     }
 
     /// The child that holds what is at or after the entry before `rank`.

@@ -33,7 +33,7 @@ fn work(wal: &Arc<Wal>, writer: &mut WalWriter, known: &mut Known) -> Result<()>
             if let Some(floor) = floor_segment(wal, flushed) {
                 known.manifest.floor_segment = floor;
                 known.manifest.prev_seqno_floor = flushed;
-                wal.release_below(floor)?;
+                wal.release_below(floor);
             }
         }
     }
@@ -128,5 +128,77 @@ fn a_failure_of_any_call_leaves_everything_that_was_appended() {
             }
             assert!(matches!(result, Err(Error::Io { .. })), "{what}");
         }
+    }
+}
+
+/// Opens the log that `fs` holds for writing, whatever the manifest knows of it.
+fn reopen(fs: &FaultFileSystem, sim: &SimFileSystem, synced_seqno: SeqNo) -> (Arc<Wal>, WalWriter) {
+    let (_, replayed) = read_with(sim, input(synced_seqno), false).unwrap();
+    open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, 0, options(4096)).unwrap()
+}
+
+/// A process dies when it has begun a segment and written nothing to it, or only metadata, after everything before was
+/// synced. The next one writes on in another segment: the one between must be on storage too.
+#[test]
+fn a_segment_without_numbers_is_synced_before_what_follows_it() {
+    for metadata in [false, true] {
+        let sim = sim();
+        let fs = FaultFileSystem::new(Arc::new(sim.clone()));
+        let (wal, mut writer) = new_log(&sim, 4096);
+        append(&mut writer, &wal, [3000]);
+        wal.sync_all().unwrap();
+        if metadata {
+            writer.append(2, 0, &payload(2, 2000)).unwrap();
+        } else {
+            let mut file = sim.create_mapped(&format::segment_path(dir(), 2), 4096).unwrap();
+            wal.start_segment(2, 1, wal.total_bytes(), file.as_mut()).unwrap();
+        }
+        drop((wal, writer));
+        let (wal, mut writer) = reopen(&fs, &sim, 1);
+        assert_eq!((wal.synced_seqno(), wal.active_segment()), (1, 3));
+        append(&mut writer, &wal, [10]);
+        wal.sync_through(2).unwrap();
+        let left = sim.crash_clone(Keep::Nothing, 0);
+        let (records, _) = read_with(&left, input(2), true).unwrap();
+        assert_eq!(records.len(), 2 + usize::from(metadata), "metadata: {metadata}");
+    }
+}
+
+/// A sync fails and the system drops the pages, which it then counts as clean. The process is started again, and what it
+/// says is synced must be on storage all the same.
+#[test]
+fn what_a_failed_sync_left_unwritten_is_written_by_the_next_process() {
+    let sim = sim();
+    let fs = FaultFileSystem::new(Arc::new(sim.clone()));
+    let (wal, mut writer) = create(Arc::new(fs.clone()), dir(), DATABASE, 1, 0, options(4096)).unwrap();
+    let mut expected = append(&mut writer, &wal, [100, 3000, 3000, 100]);
+    fs.only(Op::MappedSync);
+    fs.fail_at(1, Fault::DroppedPages);
+    assert!(wal.sync_all().is_err());
+    drop((wal, writer));
+    fs.clear();
+    let (wal, mut writer) = reopen(&fs, &sim, 0);
+    expected.extend(append(&mut writer, &wal, [10]));
+    wal.sync_through(5).unwrap();
+    assert_eq!(read(&sim.crash_clone(Keep::Nothing, 0)), expected);
+}
+
+/// Nothing needs the file of a released segment.
+#[test]
+fn what_cannot_be_removed_or_set_aside_stays() {
+    for op in [Op::Remove, Op::Rename] {
+        let sim = sim();
+        let fs = FaultFileSystem::new(Arc::new(sim.clone()));
+        let (wal, mut writer) = create(Arc::new(fs.clone()), dir(), DATABASE, 1, 0, options(4096)).unwrap();
+        append(&mut writer, &wal, [3000; 6]);
+        wal.sync_all().unwrap();
+        fs.only(op);
+        fs.fail_from(1, Fault::Io);
+        let floor = floor_segment(&wal, 6).unwrap();
+        wal.release_below(floor);
+        assert_eq!(wal.oldest_segment(), floor);
+        append(&mut writer, &wal, [3000, 5000]);
+        wal.sync_all().unwrap();
+        assert_eq!(wal.synced_seqno(), 8);
     }
 }

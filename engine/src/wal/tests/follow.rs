@@ -70,7 +70,7 @@ fn a_tail_follows_a_writer_that_rolls_and_recycles() {
                 if seqno % 50 == 0 {
                     wal.sync_through(seqno).unwrap();
                     if let Some(floor) = floor_segment(&wal, seqno) {
-                        wal.release_below(floor).unwrap();
+                        wal.release_below(floor);
                     }
                     wal.prepare_spare().unwrap();
                 }
@@ -99,7 +99,7 @@ fn pins_and_tails_hold_segments_back() {
     let pin = wal.pin(8).unwrap();
     let mut tail = wal.tail(5).unwrap();
     assert_eq!(floor_segment(&wal, 30), Some(2), "three records a segment");
-    wal.release_below(2).unwrap();
+    wal.release_below(2);
     assert_eq!((wal.oldest_segment(), wal.oldest_retained_seqno()), (2, 4));
     assert!(wal.retained_bytes() >= 8 * 4096);
     assert!(matches!(wal.tail(3), Err(Error::NotRetained { requested: 3, oldest: 4 })));
@@ -113,7 +113,7 @@ fn pins_and_tails_hold_segments_back() {
     drop(pin);
     assert_eq!(floor_segment(&wal, 30), Some(10));
     drop(tail);
-    wal.release_below(99).unwrap();
+    wal.release_below(99);
     assert_eq!((wal.oldest_segment(), wal.retained_bytes(), segment_files(&fs).len()), (10, 0, 1));
 }
 
@@ -137,7 +137,7 @@ fn a_cursor_that_holds_back_too_much_is_invalidated() {
         assert!(matches!(pin.advance(20), Err(Error::NotRetained { requested: 1, oldest: 7 })));
     }
     near.advance(8).unwrap();
-    wal.release_below(3).unwrap();
+    wal.release_below(3);
     append(&mut writer, &wal, [1000; 20]);
     assert!(slow.next().is_err());
 }
@@ -151,7 +151,7 @@ fn a_segment_that_somebody_reads_is_not_recycled() {
     let reading = wal.tail(1).unwrap();
     wal.sync_through(9).unwrap();
     let floor = floor_segment(&wal, 9).unwrap();
-    wal.release_below(floor).unwrap();
+    wal.release_below(floor);
     let spares: Vec<_> = fs.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == "spare")).collect();
     assert_eq!(spares, [dir().join("000002.spare")]);
     drop(reading);
