@@ -11,7 +11,7 @@ use siltstone::fs::{Keep, SimFileSystem};
 
 use crate::evidence::record;
 use crate::history::History;
-use crate::workload::{Everything, options};
+use crate::workload::Everything;
 use points::{Point, each_call};
 use recovery::{Counts, Left};
 use shipping::Loses;
@@ -28,14 +28,16 @@ pub struct Effort {
     pub parts: u64,
     /// One of how many states is cut again at every call of its recovery; 1: all of them.
     pub twice_one_of: u64,
+    /// One of how many states of a shipped log is shipped on and restored: this waits for the shipper's thread.
+    pub ship_on_one_of: u64,
 }
 
 impl Effort {
     /// What CI does.
-    pub const SAMPLE: Effort = Effort { parts: 3, twice_one_of: 40 };
+    pub const SAMPLE: Effort = Effort { parts: 3, twice_one_of: 40, ship_on_one_of: 4 };
 
     /// Everything.
-    pub const ALL: Effort = Effort { parts: 8, twice_one_of: 1 };
+    pub const ALL: Effort = Effort { parts: 8, twice_one_of: 1, ship_on_one_of: 1 };
 
     /// [`ALL`](Effort::ALL) if `SILTSTONE_CUTS` is `all`, else [`SAMPLE`](Effort::SAMPLE).
     pub fn from_env() -> Effort {
@@ -75,7 +77,7 @@ pub fn cut_everywhere(workload: &Everything, effort: Effort) {
     let history = Arc::new(Mutex::new(History::default()));
     let mut counts = Counts::default();
     let run = |fs| {
-        let done = workload.run(options().file_system(fs), &history);
+        let done = workload.run(workload.options().file_system(fs), &history);
         done.unwrap_or_else(|error| panic!("{workload:?}: {error}"));
     };
     let points = each_call(&sim, &history, run, |point| check_point(workload, effort, &point, &mut counts));

@@ -277,7 +277,7 @@ impl Wal {
     /// # Errors
     /// `Corruption` naming the first place that does not fit; `Io`.
     pub(crate) fn verify(self: &Arc<Self>) -> Result<u64> {
-        let mut tail = self.tail(self.oldest_retained_seqno())?;
+        let mut tail = self.tail_from_oldest()?;
         let mut records = 0;
         while tail.next()?.is_some() {
             records += 1;

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::Wal;
 use super::format::HEADER_BYTES;
 use super::retention::Cursor;
 use super::segment::{Record, Segment, SegmentReader};
+use super::{SegmentList, Wal};
 use crate::error::{Error, Result};
 use crate::key::SeqNo;
 use crate::sync::atomic::Ordering;
@@ -40,6 +40,16 @@ pub(crate) struct Tail {
     from: SeqNo,
 }
 
+impl SegmentList {
+    /// Registers a tail that starts at `from`, and answers the segment to start in.
+    fn register_tail(&mut self, from: SeqNo) -> Result<(Arc<Cursor>, Arc<Segment>)> {
+        let cursor = self.register(from)?;
+        // `register` made sure that the oldest readable segment begins before `from`.
+        let segment = self.live.iter().rev().find(|listed| listed.segment.prev_seqno < from);
+        Ok((cursor, segment.map_or_else(|| self.oldest(), |listed| &listed.segment).clone()))
+    }
+}
+
 impl Wal {
     /// Follows the log from `from` on. A record that holds `from` is delivered whole.
     ///
@@ -57,13 +67,26 @@ impl Wal {
                 "the log ends at {last}, it cannot be followed from {from} on"
             )));
         }
-        let (cursor, segment) = {
+        let registered = self.segments.lock().register_tail(from)?;
+        self.open_tail(registered, from)
+    }
+
+    /// Follows the log from the oldest number on that it holds.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn tail_from_oldest(self: &Arc<Self>) -> Result<Tail> {
+        let (from, registered) = {
+            // One lock for both: nothing is let go of between asking and registering.
             let mut list = self.segments.lock();
-            let cursor = list.register(from)?;
-            // `register` made sure that the oldest readable segment begins before `from`.
-            let segment = list.live.iter().rev().find(|listed| listed.segment.prev_seqno < from);
-            (cursor, segment.map_or_else(|| list.oldest(), |listed| &listed.segment).clone())
+            let from = list.oldest().prev_seqno + 1;
+            (from, list.register_tail(from)?)
         };
+        self.open_tail(registered, from)
+    }
+
+    fn open_tail(self: &Arc<Self>, registered: (Arc<Cursor>, Arc<Segment>), from: SeqNo) -> Result<Tail> {
+        let (cursor, segment) = registered;
         let reader = self.segment_reader(&segment).inspect_err(|_| self.unregister(&cursor))?;
         let last_seqno = segment.prev_seqno;
         Ok(Tail { wal: self.clone(), cursor, segment, reader, offset: HEADER_BYTES, last_seqno, from })

@@ -13,7 +13,7 @@ use super::points::each_call;
 use crate::evidence::record;
 use crate::history::History;
 use crate::log::oldest_changes;
-use crate::state::{State, apply, difference, dump};
+use crate::state::{State, Write, apply, difference, dump};
 use crate::workload::{DIRECTORY, cursors, dump_metadata, keyspace_options, options};
 
 /// Opens the database of the workloads for writing.
@@ -176,19 +176,7 @@ impl Left<'_> {
     /// It takes writes, and keeps them: through a clean close or another power cut, as the seed says.
     fn go_on(&self, db: Db, mut shown: Shown) {
         let what = format!("{}, gone on", self.what);
-        let go_on = |db: &Db| -> siltstone::Result<Vec<(String, Vec<u8>, Option<Vec<u8>>)>> {
-            let mut batch = WriteBatch::new();
-            let mut writes = Vec::new();
-            for name in ["keyspace 0", "keyspace 2"] {
-                let keyspace = db.keyspace(name, keyspace_options())?;
-                batch.put(&keyspace, "after", "the cut").delete(&keyspace, "");
-                writes.push((name.to_owned(), b"after".to_vec(), Some(b"the cut".to_vec())));
-                writes.push((name.to_owned(), Vec::new(), None));
-            }
-            db.write_with(batch, Durability::Synced)?;
-            Ok(writes)
-        };
-        let writes = go_on(&db).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let writes = write_on(&db).unwrap_or_else(|error| panic!("{what}: {error}"));
         writes.iter().for_each(|write| apply(&mut shown.state, write));
         (shown.keyspaces, shown.last_seqno) = (db.keyspaces(), db.last_seqno());
         let cut = self.seed.is_multiple_of(2);
@@ -201,6 +189,20 @@ impl Left<'_> {
         again.close().unwrap_or_else(|error| panic!("{what}, cut {cut}: {error}"));
         check_files(&sim, &what);
     }
+}
+
+/// A synced batch over two keyspaces, which may have to be created first.
+fn write_on(db: &Db) -> siltstone::Result<Vec<Write>> {
+    let mut batch = WriteBatch::new();
+    let mut writes = Vec::new();
+    for name in ["keyspace 0", "keyspace 2"] {
+        let keyspace = db.keyspace(name, keyspace_options())?;
+        batch.put(&keyspace, "after", "the cut").delete(&keyspace, "");
+        writes.push((name.to_owned(), b"after".to_vec(), Some(b"the cut".to_vec())));
+        writes.push((name.to_owned(), Vec::new(), None));
+    }
+    db.write_with(batch, Durability::Synced)?;
+    Ok(writes)
 }
 
 impl Shown {

@@ -176,7 +176,7 @@ pub fn cut_everywhere(seed: u64, loses: Loses, effort: Effort) {
         work(local, remote, &known, seed).unwrap_or_else(|error| panic!("shipping, {seed}: {error}"));
     };
     let mut states = 0;
-    let points = each_call(&watched, &known, run, |point| states += check_point(seed, loses, effort, &point));
+    let points = each_call(&watched, &known, run, |point| check_point(seed, loses, effort, &point, &mut states));
     println!("shipping, {seed}, {loses:?} loses power: {points} points, {states} states");
     record("crash_points", points);
     record("ship_crash_states", states);
@@ -184,8 +184,7 @@ pub fn cut_everywhere(seed: u64, loses: Loses, effort: Effort) {
     record("wrong", 0);
 }
 
-fn check_point(seed: u64, loses: Loses, effort: Effort, point: &Point<Shipping>) -> u64 {
-    let mut states = 0;
+fn check_point(seed: u64, loses: Loses, effort: Effort, point: &Point<Shipping>, states: &mut u64) {
     for (keep, part) in effort.keeps(seed, point.calls) {
         let what = format!("shipping, {seed}, {loses:?} loses power at call {}, {keep:?} {part}", point.calls);
         let (left, other) = (point.sim.crash_clone(keep, part), point.known.other.crash_clone(Keep::All, 0));
@@ -195,10 +194,10 @@ fn check_point(seed: u64, loses: Loses, effort: Effort, point: &Point<Shipping>)
             Loses::Both => (left.clone(), left),
         };
         let survives = loses == Loses::Sink || keep == Keep::All;
-        Left { local, remote, known: &point.known, survives, what }.check(seed ^ part);
-        states += 1;
+        Left { local, remote, known: &point.known, survives, what }
+            .check(seed ^ part, states.is_multiple_of(effort.ship_on_one_of));
+        *states += 1;
     }
-    states
 }
 
 /// What is left of database and sink.
@@ -212,12 +211,12 @@ struct Left<'k> {
 }
 
 impl Left<'_> {
-    fn check(&self, seed: u64) {
+    fn check(&self, seed: u64, go_on: bool) {
         let what = &self.what;
-        self.checked(seed).unwrap_or_else(|error| panic!("{what}: {error}"));
+        self.checked(seed, go_on).unwrap_or_else(|error| panic!("{what}: {error}"));
     }
 
-    fn checked(&self, seed: u64) -> siltstone_changelog::Result<()> {
+    fn checked(&self, seed: u64, go_on: bool) -> siltstone_changelog::Result<()> {
         let (what, history) = (&self.what, &self.known.history);
         let fs = |sim: &SimFileSystem| -> Arc<dyn FileSystem> { Arc::new(sim.clone()) };
         let db = open(fs(&self.local))?;
@@ -235,7 +234,9 @@ impl Left<'_> {
             assert!(held >= *last_seqno, "{what}: {last_seqno} was acknowledged as shipped, the sink ends at {held}");
             drop(source.read(position)?);
         }
-        self.go_on(&db, seed, taken)?;
+        if go_on {
+            self.go_on(&db, seed, taken)?;
+        }
         db.close()?;
         Ok(())
     }
