@@ -156,3 +156,25 @@ fn a_segment_that_somebody_reads_is_not_recycled() {
     assert_eq!(spares, [dir().join("000002.spare")]);
     drop(reading);
 }
+
+#[test]
+fn the_log_is_verified_while_it_is_let_go_of() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                wal.verify().unwrap();
+            }
+        });
+        for _ in 0..500 {
+            append(&mut writer, &wal, [3000; 2]);
+            wal.sync_all().unwrap();
+            if let Some(floor) = floor_segment(&wal, wal.last_logged_seqno()) {
+                wal.release_below(floor);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
