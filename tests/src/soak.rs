@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::evidence::totals;
-use crate::{faults, kill, power_cut};
+use crate::{faults, kill, metamorphic, power_cut};
 
 /// The environment variable that says how long, in seconds.
 pub const SECONDS: &str = "SILTSTONE_SOAK_SECONDS";
@@ -28,7 +28,12 @@ pub const SEED: &str = "SILTSTONE_SOAK_SEED";
 pub type Kind = (&'static str, fn(u64));
 
 /// Every kind there is.
-pub const ROUNDS: &[Kind] = &[("power_cut", power_cut::round), ("faults", fault_round), ("kill", kill::round)];
+pub const ROUNDS: &[Kind] = &[
+    ("power_cut", power_cut::round),
+    ("faults", fault_round),
+    ("metamorphic", metamorphic::round),
+    ("kill", kill::round),
+];
 
 fn fault_round(seed: u64) {
     faults::round(seed);
