@@ -156,3 +156,6 @@ fn flushed_through(store: &Store) -> SeqNo {
     }
     through
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,8 @@ mod slice;
 mod snapshot;
 mod store;
 mod table;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod varint;
 mod verify;

@@ -233,3 +233,6 @@ impl Commit for CommitState {
         Ok(last)
     }
 }
+
+#[cfg(test)]
+mod tests;
