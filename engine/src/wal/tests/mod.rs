@@ -9,6 +9,7 @@ use crate::fs::{Fault, FaultFileSystem, Keep, Op, SimFileSystem};
 mod crash;
 mod damage;
 mod follow;
+mod sizes;
 
 const DATABASE: u64 = 0x5117;
 
