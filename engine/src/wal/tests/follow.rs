@@ -210,3 +210,35 @@ fn a_dropped_tail_or_pin_holds_nothing_back() {
     drop(others);
     assert!(wal.segments.lock().cursors.is_empty());
 }
+
+#[test]
+fn a_tail_needs_nothing_that_it_has_read() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    append(&mut writer, &wal, [1000; 9]);
+    wal.sync_all().unwrap();
+    let mut tail = wal.tail(1).unwrap();
+    tail.next().unwrap();
+    tail.next().unwrap();
+    assert_eq!(wal.plan_release(9), None, "the third record is in the first segment too");
+    tail.next().unwrap();
+    assert_eq!(floor_segment(&wal, 9), Some(2));
+}
+
+#[test]
+fn an_intact_record_that_does_not_follow_is_damage_under_a_tail() {
+    let [fs, other] = [sim(), sim()];
+    let (wal, mut writer) = new_log(&fs, 4096);
+    append(&mut writer, &wal, [40, 40]);
+    let (_, mut writer) = new_log(&other, 4096);
+    writer.append(1, 3, &payload(1, 40)).unwrap();
+    writer.append(4, 1, &payload(4, 40)).unwrap();
+    let path = dir().join("000001.wal");
+    let second = (HEADER_BYTES + crate::wal::format::record_bytes(40)) as usize;
+    let mut bytes = fs.read(&path).unwrap();
+    bytes[second..].copy_from_slice(&other.read(&path).unwrap()[second..]);
+    fs.write(&path, &bytes).unwrap();
+    let mut tail = wal.tail(1).unwrap();
+    assert!(tail.next().unwrap().is_some());
+    assert!(matches!(tail.next(), Err(Error::Corruption { .. })));
+}

@@ -91,19 +91,14 @@ fn what_is_on_storage_is_not_written_again() {
     fs.clear();
     drop((wal, writer));
     // Recovered segments that the manifest knows to be synced, likewise.
-    for read_again in 0..2 {
-        let (records, replayed) = read_with(&sim, input(1), false).unwrap();
-        assert_eq!((records.len(), replayed.synced_seqno), (1, 1));
-        let (wal, mut writer) =
-            open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, 1, options(4096)).unwrap();
-        fs.only(Op::OpenAppend);
-        fs.fail_from(1, Fault::Io);
-        if read_again == 1 {
-            append(&mut writer, &wal, [100]);
-            wal.sync_all().unwrap();
-        }
-        fs.clear();
-    }
+    let (records, replayed) = read_with(&sim, input(1), false).unwrap();
+    assert_eq!((records.len(), replayed.synced_seqno), (1, 1));
+    let (wal, mut writer) =
+        open_after_replay(Arc::new(fs.clone()), dir(), DATABASE, replayed, 1, options(4096)).unwrap();
+    fs.only(Op::OpenAppend);
+    fs.fail_from(1, Fault::Io);
+    append(&mut writer, &wal, [100]);
+    wal.sync_all().unwrap();
 }
 
 #[test]
@@ -248,4 +243,34 @@ fn the_largest_number_can_be_written_and_none_after_it() {
         assert!(matches!(writer.append(last, count, b""), Err(Error::InvalidArgument(_))));
     }
     assert_eq!(read(&fs), [(last - 1, 2, b"two".to_vec())]);
+}
+
+#[test]
+fn what_is_dropped_is_counted_without_the_hole_that_ends_the_log() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    let expected = append(&mut writer, &wal, [1000; 4]);
+    let second = HEADER_BYTES + record_bytes(1000);
+    fs.flip_bit(&segment_path(dir(), 1), second + 20, 0).unwrap();
+    let (records, replayed) = read_with(&fs, input(0), true).unwrap();
+    assert_eq!(records, expected[..1]);
+    // In the first segment up to the end of its last record, in the second all.
+    assert_eq!(replayed.dropped_bytes, 3 * record_bytes(1000));
+}
+
+#[test]
+fn a_roll_into_a_prepared_segment_touches_no_name() {
+    let sim = sim();
+    let fs = FaultFileSystem::new(Arc::new(sim.clone()));
+    let (wal, mut writer) = create(Arc::new(fs.clone()), dir(), DATABASE, 1, 0, options(4096)).unwrap();
+    append(&mut writer, &wal, [3000]);
+    for op in [Op::Rename, Op::SyncDir, Op::CreateMapped] {
+        wal.prepare_spare().unwrap();
+        let before = wal.active_segment();
+        fs.only(op);
+        fs.fail_from(1, Fault::Io);
+        append(&mut writer, &wal, [3000]);
+        fs.clear();
+        assert_eq!(wal.active_segment(), before + 1, "{op:?}");
+    }
 }
