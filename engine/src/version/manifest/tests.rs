@@ -377,24 +377,25 @@ fn a_crash_at_any_call_keeps_what_was_acknowledged() {
 fn a_manifest_that_is_mostly_its_snapshot_is_not_rolled() {
     let (fs, mut manifest) = written(0);
     let mut state = initial();
-    let many = |from: u64, count: u64| {
-        let added = (from..from + count).map(|n| (1, table(n, &n.to_be_bytes(), &n.to_be_bytes(), n, n))).collect();
+    // About 2 KiB a table.
+    let key = |n: u64| [&n.to_be_bytes()[..], &[7; 1000]].concat();
+    for part in 0..10 {
+        let numbers = 1 + part * 80..1 + (part + 1) * 80;
+        let added = numbers.map(|n| (1, table(n, &key(n), &key(n), n, n))).collect();
         let keyspaces = vec![KeyspaceEdit { added, ..KeyspaceEdit::default() }];
-        Edit { keyspaces, ..Edit::default() }
-    };
-    for part in 0..20 {
-        let edit = many(1 + part * 2000, 2000);
+        let edit = Edit { keyspaces, ..Edit::default() };
         manifest.append(&edit).unwrap();
         state.apply(&edit).unwrap();
     }
     assert!(manifest.file_bytes() > MIN_ROLL_BYTES);
-    manifest.roll_if_large(&state).unwrap();
-    assert_eq!((manifest.number, manifest.file_bytes()), (1, fs.read(manifest.path()).unwrap().len() as u64));
-    let removed = (1..=39_000).map(|n| (1, n)).collect();
-    let edit = Edit { keyspaces: vec![KeyspaceEdit { removed, ..KeyspaceEdit::default() }], ..Edit::default() };
-    manifest.append(&edit).unwrap();
-    state.apply(&edit).unwrap();
-    manifest.roll_if_large(&state).unwrap();
+    for (removed, number) in [(1..=0, 1), (1..=400, 1), (401..=780, 2)] {
+        let removed = removed.map(|n| (1, n)).collect();
+        let edit = Edit { keyspaces: vec![KeyspaceEdit { removed, ..KeyspaceEdit::default() }], ..Edit::default() };
+        manifest.append(&edit).unwrap();
+        state.apply(&edit).unwrap();
+        manifest.roll_if_large(&state).unwrap();
+        assert_eq!(manifest.number, number);
+    }
     assert_eq!((manifest.number, manifest.path()), (2, &*manifest_path(dir(), 2)));
     assert_eq!(manifest.file_bytes(), fs.read(manifest.path()).unwrap().len() as u64);
     assert_eq!(open(&fs).unwrap().unwrap().1, state);
