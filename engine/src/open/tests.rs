@@ -1,6 +1,9 @@
 use super::*;
 use crate::batch::{WriteBatch, encode_put};
-use crate::fs::{Fault, FaultFileSystem, FileSystem, Keep, Op as Call, SimFileSystem};
+use crate::fs::{
+    DirEntry, Fault, FaultFileSystem, FileSystem, Keep, MappedFile, Op as Call, ReadableFile, SimFileSystem,
+    WritableFile,
+};
 use crate::key::MAX_SEQNO;
 use crate::options::KeyspaceOptions;
 use crate::testing::{DIRECTORY, eventually, files, fill, keyspace, manifest_state, open, options, store, wal};
@@ -170,6 +173,62 @@ fn tables_are_mapped_where_the_machines_memory_is_not_known() {
     ks.flush().unwrap();
     assert!(ks.get("000100").unwrap().is_some());
     assert!(db.metrics().mapped_bytes > 200_000);
+}
+
+/// The simulated filesystem on a machine with 1 MiB of memory.
+#[derive(Debug)]
+struct SmallMachine(SimFileSystem);
+
+impl FileSystem for SmallMachine {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WritableFile>> {
+        self.0.create(path)
+    }
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WritableFile>> {
+        self.0.open_append(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadableFile>> {
+        self.0.open(path)
+    }
+    fn create_mapped(&self, path: &Path, len: u64) -> io::Result<Box<dyn MappedFile>> {
+        self.0.create_mapped(path, len)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.0.remove_file(path)
+    }
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        self.0.truncate(path, len)
+    }
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.0.create_dir_all(path)
+    }
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.0.read_dir(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.sync_dir(path)
+    }
+    fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Box<dyn FileLock>> {
+        self.0.lock(path, kind)
+    }
+    fn memory_bytes(&self) -> Option<u64> {
+        Some(1 << 20)
+    }
+}
+
+#[test]
+fn tables_are_mapped_up_to_half_of_the_machines_memory() {
+    let fs = SimFileSystem::new();
+    let db = options(&fs).file_system(Arc::new(SmallMachine(fs.clone()))).open(DIRECTORY).unwrap();
+    for name in ["a", "b"] {
+        let ks = keyspace(&db, name);
+        fill(&ks, "", 300_000);
+        ks.flush().unwrap();
+        assert!(ks.get("000100").unwrap().is_some());
+        assert!((300_000..512 << 10).contains(&db.metrics().mapped_bytes), "{name}: {}", db.metrics().mapped_bytes);
+    }
 }
 
 #[test]
