@@ -43,7 +43,7 @@ fn bytes_are_counted_by_who_needs_them() {
     assert_eq!(wal.plan_release(6), None, "6 is the last of its segment");
     assert_eq!((wal.needed_bytes(), wal.retained_bytes()), (three_records() + active, 2 * 4096));
     drop(pin);
-    assert_eq!(floor_segment(&wal, 6), Some(3));
+    assert_eq!(wal.plan_release(6), Some(retention::Floor { segment: 3, prev_seqno: 6 }));
     wal.release_below(3).unwrap();
     assert_eq!((wal.total_bytes(), wal.retained_bytes()), (three_records() + active, 0));
     assert_eq!(wal.file_bytes(), 4 * 4096, "two of them spare");
@@ -272,5 +272,20 @@ fn a_roll_into_a_prepared_segment_touches_no_name() {
         append(&mut writer, &wal, [3000]);
         fs.clear();
         assert_eq!(wal.active_segment(), before + 1, "{op:?}");
+    }
+}
+
+/// A segment is read 256 KiB at a time; records lie across the border of two pieces in every way.
+#[test]
+fn records_are_whole_wherever_a_piece_that_is_read_ends() {
+    for shift in 0..=16 {
+        let fs = sim();
+        let (wal, mut writer) = new_log(&fs, 1 << 20);
+        let mut expected = append(&mut writer, &wal, [200_000]);
+        // The second segment begins with a record that ends up to 128 bytes before the border.
+        let up_to = (256 << 10) - HEADER_BYTES as usize - 48;
+        expected.extend(append(&mut writer, &wal, [up_to - 8 * shift, 1, 1, 9, 100]));
+        assert_eq!(wal.active_segment(), 2);
+        assert!(read(&fs) == expected, "{shift}");
     }
 }
