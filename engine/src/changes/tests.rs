@@ -49,6 +49,8 @@ fn metadata_alone_is_no_change() {
     set_metadata(&db, "position", "2");
     assert_eq!(changes.next().unwrap().unwrap().changes(), [put("ks", "k", "v")]);
     assert!(changes.next().is_none());
+    ks.put("k", "w").unwrap();
+    assert_eq!(changes.next().unwrap().unwrap().changes(), [put("ks", "k", "w")]);
 }
 
 #[test]

@@ -275,17 +275,16 @@ fn a_roll_into_a_prepared_segment_touches_no_name() {
     }
 }
 
-/// A segment is read 256 KiB at a time; records lie across the border of two pieces in every way.
+/// A segment is read 256 KiB at a time; the last header of a piece belongs to a payload that is not in it.
 #[test]
 fn records_are_whole_wherever_a_piece_that_is_read_ends() {
-    for shift in 0..=16 {
-        let fs = sim();
-        let (wal, mut writer) = new_log(&fs, 1 << 20);
-        let mut expected = append(&mut writer, &wal, [200_000]);
-        // The second segment begins with a record that ends up to 128 bytes before the border.
-        let up_to = (256 << 10) - HEADER_BYTES as usize - 48;
-        expected.extend(append(&mut writer, &wal, [up_to - 8 * shift, 1, 1, 9, 100]));
-        assert_eq!(wal.active_segment(), 2);
-        assert!(read(&fs) == expected, "{shift}");
-    }
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 1 << 20);
+    let piece_bytes = 256 << 10;
+    let full = piece_bytes - HEADER_BYTES as usize - 48;
+    let mut expected = append(&mut writer, &wal, [full]);
+    expected.extend(append(&mut writer, &wal, vec![0; full / 48]));
+    assert_eq!((wal.active_segment(), full % 48), (2, 0));
+    expected.extend(append(&mut writer, &wal, [1, 100]));
+    assert!(read(&fs) == expected);
 }
