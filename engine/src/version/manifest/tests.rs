@@ -388,7 +388,9 @@ fn a_manifest_that_is_mostly_its_snapshot_is_not_rolled() {
         state.apply(&edit).unwrap();
     }
     assert!(manifest.file_bytes() > MIN_ROLL_BYTES);
-    for (removed, number) in [(1..=0, 1), (1..=400, 1), (401..=780, 2)] {
+    manifest.roll_if_large(&state).unwrap();
+    assert_eq!(manifest.number, 1);
+    for (removed, number) in [(1..=400, 1), (401..=780, 2)] {
         let removed = removed.map(|n| (1, n)).collect();
         let edit = Edit { keyspaces: vec![KeyspaceEdit { removed, ..KeyspaceEdit::default() }], ..Edit::default() };
         manifest.append(&edit).unwrap();

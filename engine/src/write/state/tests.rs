@@ -144,7 +144,7 @@ fn half_of_the_write_buffers_full_seals_the_largest_until_the_rest_is_below() {
     // Half of the write buffers is 2 MiB here, and no memtable is full alone.
     let db = options(&SimFileSystem::new()).memory_bytes(8 << 20).open(DIRECTORY).unwrap();
     let keyspaces = ["a", "b", "c", "d"].map(|name| keyspace(&db, name));
-    let sealed = || keyspaces.each_ref().map(|ks| sealed_or_flushed(ks));
+    let sealed = || keyspaces.each_ref().map(sealed_or_flushed);
     let put_kib = |sizes: [usize; 4]| {
         let mut batch = WriteBatch::new();
         for (ks, kib) in keyspaces.iter().zip(sizes) {
