@@ -269,3 +269,6 @@ pub(crate) fn restore_cursors(store: &Store) {
         cursors.insert(name, wal.pin(next).ok());
     }
 }
+
+#[cfg(test)]
+mod tests;

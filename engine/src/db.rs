@@ -53,6 +53,11 @@ impl Db {
         Db(Arc::new(handle))
     }
 
+    #[cfg(test)]
+    pub(crate) fn handle(&self) -> &Arc<DbHandle> {
+        &self.0
+    }
+
     /// Opens the database in directory `path` with default options, creating it if it is missing.
     ///
     /// # Errors

@@ -157,3 +157,6 @@ fn flushed_through(store: &Store) -> SeqNo {
     }
     through
 }
+
+#[cfg(test)]
+mod tests;

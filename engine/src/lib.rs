@@ -38,6 +38,8 @@ mod snapshot;
 mod store;
 mod sync;
 mod table;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod varint;
 mod verify;

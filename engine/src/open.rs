@@ -413,25 +413,4 @@ impl<'s> Replay<'s> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::batch::encode_put;
-    use crate::key::MAX_SEQNO;
-    use crate::options::KeyspaceOptions;
-    use crate::version::edit::KeyspaceCreated;
-
-    #[test]
-    fn a_record_with_other_operations_than_it_states_is_refused_before_they_are_inserted() {
-        let created = KeyspaceCreated { id: 1, name: "ks".into(), options: KeyspaceOptions::new() };
-        let mut state = ManifestState::default();
-        state.apply(&Edit { created: vec![created], ..Edit::default() }).unwrap();
-        let options = Options::new();
-        let mut payload = Vec::new();
-        encode_put(&mut payload, 1, b"a", b"1");
-        encode_put(&mut payload, 1, b"b", b"2");
-        for (first, count, fits) in [(1, 2, true), (1, 1, false), (1, 3, false), (1, 0, false), (MAX_SEQNO, 1, false)] {
-            let mut replay = Replay::new(&options, &state, Arc::new(ArenaPool::new(0, 1 << 20)));
-            assert_eq!(replay.record(first, count, &payload).is_ok(), fits, "{count} from {first} on");
-        }
-    }
-}
+mod tests;

@@ -118,6 +118,29 @@ mod tests {
         assert_eq!(run(&[0], true, false, &[delete(9), put(5)]), [delete(9)], "a snapshot before the first write");
     }
 
+    #[test]
+    fn keys_are_decided_on_apart_from_each_other() {
+        let mut retention = Retention::new(vec![], false);
+        retention.next_key();
+        assert_eq!(retention.decide(put(9), || false), Verdict::Keep(put(9)));
+        assert_eq!(retention.decide(put(8), || false), Verdict::DropShadowed);
+        retention.next_key();
+        assert_eq!(retention.decide(put(7), || false), Verdict::Keep(put(7)));
+        retention.next_key();
+        assert_eq!(retention.decide(delete(6), || false), Verdict::DropTombstone);
+    }
+
+    #[test]
+    fn tables_below_are_asked_only_for_tombstones_that_could_go() {
+        let decide = |snapshots: &[SeqNo], bottom, trailer| {
+            let mut retention = Retention::new(snapshots.to_vec(), bottom);
+            retention.decide(trailer, || panic!("asked"))
+        };
+        assert_eq!(decide(&[], false, put(9)), Verdict::Keep(put(9)));
+        assert_eq!(decide(&[5], false, delete(9)), Verdict::Keep(delete(9)));
+        assert_eq!(decide(&[], true, delete(9)), Verdict::DropTombstone);
+    }
+
     /// Whatever is dropped, every live snapshot and the latest view read the same as before.
     #[test]
     fn every_reader_reads_the_same_before_and_after() {

@@ -149,6 +149,7 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::{Fault, FaultFileSystem, SimFileSystem};
 
     #[test]
     fn only_the_exact_bytes_are_read() {
@@ -172,6 +173,41 @@ mod tests {
             let mut longer = bytes.clone();
             longer.push(0);
             assert!(Current::decode(file, &longer).is_err());
+        }
+    }
+
+    #[test]
+    fn flags_and_versions_that_cannot_be_are_refused() {
+        let file = Path::new("CURRENT");
+        let changed = |at: usize, value: u8| {
+            let mut bytes = Current { manifest: 1, min_bytes: 0, initial: true }.encode();
+            bytes[at] = value;
+            let crc = crc32fast::hash(&bytes[..LEN - 4]);
+            bytes[LEN - 4..].copy_from_slice(&crc.to_le_bytes());
+            Current::decode(file, &bytes)
+        };
+        assert!(changed(12, 1).unwrap().initial && !changed(12, 0).unwrap().initial);
+        for flags in [2, 3, 128] {
+            assert!(matches!(changed(12, flags), Err(Error::Corruption { offset: 12, .. })), "flags {flags}");
+        }
+        assert!(matches!(changed(8, 0), Err(Error::Corruption { offset: 8, .. })), "version 0");
+        assert!(matches!(changed(8, 2), Err(Error::UnsupportedVersion { found: 2, supported: 1, .. })));
+        let start = [&MAGIC[..], &1u32.to_le_bytes()].concat();
+        assert!(check_start(file, &start, &MAGIC, 1).is_ok());
+        assert!(check_start(file, &start[..11], &MAGIC, 1).is_err());
+    }
+
+    #[test]
+    fn only_a_missing_file_reads_as_none() {
+        let sim = SimFileSystem::new();
+        let path = Path::new("file");
+        assert!(read_file(&sim, path).unwrap().is_none());
+        sim.write(path, b"contents").unwrap();
+        assert_eq!(read_file(&sim, path).unwrap().unwrap(), b"contents");
+        let fs = FaultFileSystem::new(std::sync::Arc::new(sim));
+        for call in 1..=3 {
+            fs.fail_at(call, Fault::Io);
+            assert!(matches!(read_file(&fs, path), Err(Error::Io { .. })), "call {call}");
         }
     }
 }

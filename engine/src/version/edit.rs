@@ -459,4 +459,21 @@ mod tests {
         assert!(refused(|meta| meta.largest = Bytes::from(vec![b'z'; MAX_KEY_BYTES + 1])));
         assert!(decode_table(&encode_table(LEVELS, &table(1, b"a", b"b", 1, 2))).is_err());
     }
+
+    #[test]
+    fn tables_at_the_bounds_are_possible() {
+        let allowed = |change: fn(&mut TableMeta)| {
+            let mut meta = table(1, b"a", b"b", 1, 2);
+            change(&mut meta);
+            check_table(&meta)?;
+            decode_table(&encode_table(LEVELS - 1, &meta)).map(|decoded| assert_eq!(decoded, (LEVELS - 1, meta)))
+        };
+        assert_eq!(allowed(|meta| meta.tombstones = meta.entries), Ok(()));
+        assert_eq!(allowed(|meta| meta.largest = meta.smallest.clone()), Ok(()));
+        assert_eq!(allowed(|meta| meta.largest = Bytes::from(vec![b'z'; MAX_KEY_BYTES])), Ok(()));
+        assert_eq!(allowed(|meta| (meta.min_seqno, meta.max_seqno) = (MAX_SEQNO, MAX_SEQNO)), Ok(()));
+        let check =
+            |min_seqno, max_seqno| check_table(&TableMeta { min_seqno, max_seqno, ..table(1, b"a", b"b", 1, 2) });
+        assert!(check(3, 2).is_err() && check(0, MAX_SEQNO + 1).is_err());
+    }
 }

@@ -93,3 +93,68 @@ impl VersionSet {
         self.inner.lock().manifest.seal()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::fs::{Fault, FaultFileSystem, Keep, SimFileSystem};
+
+    fn open(fs: &SimFileSystem) -> (Manifest, ManifestState) {
+        Manifest::open(Arc::new(fs.clone()), Path::new(""), true).unwrap().unwrap()
+    }
+
+    fn new_set(sim: &SimFileSystem) -> (VersionSet, FaultFileSystem) {
+        let fs = FaultFileSystem::new(Arc::new(sim.clone()));
+        let state = ManifestState::default();
+        let manifest = Manifest::create(Arc::new(fs.clone()), Path::new(""), &state).unwrap();
+        (VersionSet::new(manifest, state), fs)
+    }
+
+    fn last_seqno(seqno: u64) -> Edit {
+        Edit { last_seqno: Some(seqno), ..Edit::default() }
+    }
+
+    #[test]
+    fn file_numbers_are_given_once_also_after_a_restart() {
+        let sim = SimFileSystem::new();
+        let (set, _) = new_set(&sim);
+        assert_eq!([(); 3].map(|()| set.next_file_number()), [0, 1, 2]);
+        set.install(|_| Some(last_seqno(1)), || ()).unwrap();
+        let (manifest, state) = open(&sim.crash_clone(Keep::Nothing, 0));
+        assert_eq!(VersionSet::new(manifest, state).next_file_number(), 3);
+    }
+
+    #[test]
+    fn a_change_is_durable_before_it_is_visible() {
+        let sim = SimFileSystem::new();
+        let (set, _) = new_set(&sim);
+        assert_eq!(set.install(|_| None, || panic!("nothing to publish")).unwrap(), None);
+        let seen = set.install(|_| Some(last_seqno(5)), || open(&sim.crash_clone(Keep::Nothing, 0)).1.last_seqno);
+        assert_eq!((seen.unwrap(), set.with_state(|state| state.last_seqno)), (Some(5), 5));
+        assert!(matches!(set.install(|_| Some(last_seqno(4)), || ()), Err(Error::Corruption { .. })));
+        assert_eq!(open(&sim).1.last_seqno, 5, "what does not fit never gets into the file");
+    }
+
+    #[test]
+    fn a_change_that_could_not_be_written_is_not_published() {
+        let (set, fs) = new_set(&SimFileSystem::new());
+        fs.fail_at(1, Fault::Io);
+        assert!(set.install(|_| Some(last_seqno(1)), || panic!("not durable")).is_err());
+        assert!(matches!(set.seal(), Err(Error::ReadOnly { .. })));
+    }
+
+    #[test]
+    fn a_sealed_manifest_is_known_to_be_whole() {
+        let sim = SimFileSystem::new();
+        let (set, _) = new_set(&sim);
+        set.install(|_| Some(last_seqno(1)), || ()).unwrap();
+        set.seal().unwrap();
+        let path = Path::new("MANIFEST-000001");
+        let bytes = sim.read(path).unwrap();
+        sim.write(path, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(Manifest::open(Arc::new(sim), Path::new(""), true).is_err());
+    }
+}

@@ -173,3 +173,6 @@ impl Writer {
         self.commit(Request { encoded: batch.encoded, count: batch.count, durability, first_seqno }).1
     }
 }
+
+#[cfg(test)]
+mod tests;

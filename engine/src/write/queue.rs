@@ -309,4 +309,61 @@ mod tests {
             }
         });
     }
+
+    fn numbers(count: u32) -> Request {
+        Request { count, ..request(Vec::new()) }
+    }
+
+    /// Waits until `n` callers stand in the queue, and then until they gave up spinning.
+    fn wait_for_callers<S: Commit>(queue: &CommitQueue<S>, n: usize) {
+        while queue.waiting_count.load(Ordering::SeqCst) < n {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+
+    #[test]
+    fn the_holder_of_the_lock_commits_for_those_that_wait() {
+        let queue = CommitQueue::new(Counter::default());
+        let mut held = queue.held(queue.state.lock());
+        std::thread::scope(|scope| {
+            let callers = [(); 3].map(|()| scope.spawn(|| queue.commit(numbers(1)).1.unwrap()));
+            wait_for_callers(&queue, 3);
+            queue.serve(&mut held);
+            assert_eq!(held.state.last, 3, "before the lock is free");
+            let mut answers = callers.map(|caller| caller.join().unwrap());
+            answers.sort_unstable();
+            assert_eq!(answers, [1, 2, 3]);
+            drop(held);
+        });
+        assert!(queue.pop().is_none() && queue.waiting_count.load(Ordering::SeqCst) == 0);
+    }
+
+    #[test]
+    fn a_caller_that_came_too_late_to_be_served_is_woken() {
+        let queue = CommitQueue::new(Counter::default());
+        let held = queue.state.lock();
+        std::thread::scope(|scope| {
+            let caller = scope.spawn(|| queue.commit(numbers(1)).1.unwrap());
+            wait_for_callers(&queue, 1);
+            // As if it had come after the last look: let go of without being served.
+            drop(held);
+            queue.wake_first();
+            assert_eq!(caller.join().unwrap(), 1);
+        });
+    }
+
+    #[test]
+    fn whatever_held_the_lock_serves_those_that_wait() {
+        let queue = CommitQueue::new(Counter::default());
+        std::thread::scope(|scope| {
+            let caller = queue.with_state(|state| {
+                let caller = scope.spawn(|| queue.commit(numbers(2)).1.unwrap());
+                wait_for_callers(&queue, 1);
+                state.last = 10;
+                caller
+            });
+            assert_eq!(caller.join().unwrap(), 12);
+        });
+    }
 }

@@ -258,3 +258,6 @@ impl Commit for CommitState {
         self.store.health.fail("a commit", &panicked);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -293,7 +293,9 @@ fn a_large_manifest_is_rolled_and_the_old_one_goes() {
         let before = manifest.file_bytes();
         manifest.roll_if_large(&state).unwrap();
         assert!(before <= MIN_ROLL_BYTES + 500, "{before} bytes");
-        rolls += usize::from(manifest.file_bytes() < before);
+        let rolled = manifest.file_bytes() < before;
+        assert!(!rolled || before > 1 << 20, "rolled at {before} bytes");
+        rolls += usize::from(rolled);
     }
     assert!(rolls >= 1);
     let manifests = fs.paths().iter().filter(|path| path.to_string_lossy().contains("MANIFEST")).count();
@@ -386,6 +388,83 @@ fn a_crash_at_any_call_keeps_what_was_acknowledged() {
         for (keep, seed) in [(Keep::Nothing, 0), (Keep::All, 0)].into_iter().chain(seeds) {
             let crashed = fs.crash_clone(keep, seed);
             recovers(&crashed, acknowledged, &format!("crash after {stop} calls, {keep:?}, seed {seed}"));
+        }
+    }
+}
+
+/// Rolling costs what a snapshot takes, so a manifest that hardly is anything else is left as it is.
+#[test]
+fn a_manifest_that_is_mostly_its_snapshot_is_not_rolled() {
+    let (fs, mut manifest) = written(0);
+    let mut state = initial();
+    // About 2 KiB a table.
+    let key = |n: u64| [&n.to_be_bytes()[..], &[7; 1000]].concat();
+    for part in 0..10 {
+        let numbers = 1 + part * 80..1 + (part + 1) * 80;
+        let added = numbers.map(|n| (1, table(n, &key(n), &key(n), n, n))).collect();
+        let keyspaces = vec![KeyspaceEdit { added, ..KeyspaceEdit::default() }];
+        let edit = Edit { keyspaces, ..Edit::default() };
+        manifest.append(&edit).unwrap();
+        state.apply(&edit).unwrap();
+    }
+    assert!(manifest.file_bytes() > MIN_ROLL_BYTES);
+    manifest.roll_if_large(&state).unwrap();
+    assert_eq!(manifest.number, 1);
+    for (removed, number) in [(1..=400, 1), (401..=780, 2)] {
+        let removed = removed.map(|n| (1, n)).collect();
+        let edit = Edit { keyspaces: vec![KeyspaceEdit { removed, ..KeyspaceEdit::default() }], ..Edit::default() };
+        manifest.append(&edit).unwrap();
+        state.apply(&edit).unwrap();
+        manifest.roll_if_large(&state).unwrap();
+        assert_eq!(manifest.number, number);
+    }
+    assert_eq!((manifest.number, manifest.path()), (2, &*manifest_path(dir(), 2)));
+    assert_eq!(manifest.file_bytes(), fs.read(manifest.path()).unwrap().len() as u64);
+    assert_eq!(open(&fs).unwrap().unwrap().1, state);
+}
+
+#[test]
+fn a_whole_manifest_is_opened_without_a_cut() {
+    let (sim, manifest) = written(2);
+    drop(manifest);
+    let fs = FaultFileSystem::new(Arc::new(sim));
+    fs.only(crate::fs::Op::Truncate);
+    fs.fail_from(1, Fault::Io);
+    assert_eq!(Manifest::open(Arc::new(fs), dir(), false).unwrap().unwrap().1, state_after(2));
+}
+
+#[test]
+fn a_directory_that_cannot_be_listed_is_an_error() {
+    let fs = FaultFileSystem::new(Arc::new(new_fs()));
+    fs.only(crate::fs::Op::ReadDir);
+    fs.fail_from(1, Fault::Io);
+    assert!(matches!(Manifest::open(Arc::new(fs), dir(), false), Err(Error::Io { .. })));
+}
+
+/// What a creation left behind is cleared away, and nothing else is taken for that.
+#[test]
+fn only_a_creation_that_says_so_was_cut_short() {
+    let begun = |initial: bool, manifests: &[u64]| {
+        let fs = new_fs();
+        Current { manifest: 1, min_bytes: 0, initial }.write_temporary(&fs, dir()).unwrap();
+        manifests.iter().for_each(|number| fs.write(&manifest_path(dir(), *number), b"part").unwrap());
+        fs
+    };
+    for (initial, manifests, creation) in [
+        (true, &[][..], true),
+        (true, &[1], true),
+        (false, &[], true),
+        (false, &[1], false),
+        (true, &[2], false),
+        (true, &[1, 2], false),
+    ] {
+        let fs = begun(initial, manifests);
+        let before = fs.paths();
+        for read_only in [true, false] {
+            let opened = Manifest::open(Arc::new(fs.clone()), dir(), read_only);
+            assert_eq!(matches!(opened, Ok(None)), creation, "{initial} {manifests:?}");
+            assert!(creation || corrupt(opened));
+            assert_eq!(fs.paths() == before, read_only || !creation, "{initial} {manifests:?}");
         }
     }
 }

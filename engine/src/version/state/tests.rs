@@ -105,7 +105,18 @@ fn what_does_not_fit_is_refused() {
     for (what, edit) in refused {
         assert!(sample().apply(&edit).is_err(), "{what}");
     }
+    let again = Edit {
+        database_id: Some(77),
+        next_keyspace_id: Some(5),
+        next_file_number: Some(5),
+        last_seqno: Some(40),
+        log_floor: Some(LogFloor { segment: 5, prev_seqno: 20 }),
+        log_synced_seqno: Some(40),
+        ..Edit::default()
+    };
     let mut state = sample();
+    state.apply(&again).unwrap();
+    assert_eq!(state, sample(), "what is said twice changes nothing");
     let flushed = |seqno| Edit {
         keyspaces: vec![KeyspaceEdit { id: 0, flushed_seqno: Some(seqno), ..KeyspaceEdit::default() }],
         ..Edit::default()

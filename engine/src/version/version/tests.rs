@@ -144,3 +144,40 @@ fn the_checker_finds_each_kind_of_damage() {
     broken.levels[1].totals.entries += 1;
     assert!(broken.check().is_err());
 }
+
+#[test]
+fn the_checker_compares_all_of_level_0_and_every_sum_and_column() {
+    let reason = |v: &Version<TableMeta>| v.check().unwrap_err();
+    // The first and the last overlap in keys and in age, the one between them does with neither.
+    let apart =
+        vec![(0, table(1, b"a", b"c", 1, 5)), (0, table(2, b"x", b"z", 6, 10)), (0, table(3, b"b", b"d", 4, 20))];
+    assert!(reason(&version(apart)).contains("overlap in keys and in age"));
+    let same_keys = || version(vec![(0, table(1, b"a", b"c", 1, 5)), (0, table(2, b"a", b"c", 6, 9))]);
+    assert_eq!(same_keys().check(), Ok(()));
+    let mut turned = same_keys();
+    turned.levels[0].tables = turned.levels[0].tables.iter().rev().cloned().collect();
+    assert!(reason(&turned).contains("newest first"));
+
+    let good = || version(vec![(1, table(1, b"ab", b"ac", 1, 1)), (1, table(2, b"ad", b"ae", 1, 1))]);
+    assert_eq!((good().check(), &good().levels[1].shared[..]), (Ok(()), &b"a"[..]));
+    let breakages: [fn(&mut Level<TableMeta>); 3] = [
+        |level| level.totals.tombstones += 1,
+        |level| level.columns = level.columns.iter().map(|column| column ^ 1).collect(),
+        |level| level.shared = Bytes::from_static(b"b"),
+    ];
+    for breakage in breakages {
+        let mut broken = good();
+        breakage(&mut broken.levels[1]);
+        assert!(reason(&broken).contains("sums or columns"));
+    }
+    let mut turned = good();
+    turned.levels[1].tables = turned.levels[1].tables.iter().rev().cloned().collect();
+    assert!(reason(&turned).contains("not in order"));
+}
+
+#[test]
+fn a_level_knows_whether_it_is_empty() {
+    let v = version(vec![(1, table(1, b"a", b"c", 1, 1))]);
+    assert_eq!((v.levels()[0].is_empty(), v.levels()[1].is_empty()), (true, false));
+    assert_eq!(v.levels()[1].totals().user_bytes, 900);
+}

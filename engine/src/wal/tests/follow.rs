@@ -178,3 +178,89 @@ fn the_log_is_verified_while_it_is_let_go_of() {
         done.store(true, Ordering::Relaxed);
     });
 }
+
+#[test]
+fn a_tail_whose_next_segment_lacks_its_beginning_says_so() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    append(&mut writer, &wal, [1000; 3]);
+    let mut tail = wal.tail(1).unwrap();
+    assert_eq!(drain(&mut tail).len(), 3);
+    append(&mut writer, &wal, [1000; 6]);
+    wal.segments.lock().live.remove(1);
+    assert!(matches!(tail.next(), Err(Error::Corruption { .. })));
+}
+
+#[test]
+fn a_wait_ends_when_something_is_published_or_somebody_wakes_all() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    let tail = wal.tail(1).unwrap();
+    let waiting = || {
+        while wal.waiting_tails.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        // Under the lock a waiter is counted, and the wait gives the lock back.
+        drop(wal.tail_lock.lock());
+    };
+    std::thread::scope(|scope| {
+        let woken = scope.spawn(|| tail.wait(Duration::MAX));
+        waiting();
+        wal.wake_tails();
+        assert!(!woken.join().unwrap(), "there is nothing");
+        let woken = scope.spawn(|| tail.wait(Duration::MAX));
+        waiting();
+        writer.append(1, 1, b"").unwrap();
+        writer.publish(1);
+        assert!(woken.join().unwrap());
+    });
+    assert_eq!(wal.waiting_tails.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_dropped_tail_or_pin_holds_nothing_back() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    let (tail, pin) = (wal.tail(1).unwrap(), wal.pin(1).unwrap());
+    append(&mut writer, &wal, [1000; 9]);
+    wal.sync_all().unwrap();
+    let others = [wal.tail(7).unwrap()];
+    drop(tail);
+    assert_eq!(wal.plan_release(9), None);
+    drop(pin);
+    assert_eq!(floor_segment(&wal, 9), Some(3), "only its own place is given up");
+    drop(others);
+    assert!(wal.segments.lock().cursors.is_empty());
+}
+
+#[test]
+fn a_tail_needs_nothing_that_it_has_read() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    append(&mut writer, &wal, [1000; 9]);
+    wal.sync_all().unwrap();
+    let mut tail = wal.tail(1).unwrap();
+    tail.next().unwrap();
+    tail.next().unwrap();
+    assert_eq!(wal.plan_release(9), None, "the third record is in the first segment too");
+    tail.next().unwrap();
+    assert_eq!(floor_segment(&wal, 9), Some(2));
+}
+
+#[test]
+fn an_intact_record_that_does_not_follow_is_damage_under_a_tail() {
+    let [fs, other] = [sim(), sim()];
+    let (wal, mut writer) = new_log(&fs, 4096);
+    append(&mut writer, &wal, [40, 40]);
+    let (_, mut writer) = new_log(&other, 4096);
+    writer.append(1, 3, &payload(1, 40)).unwrap();
+    writer.append(4, 1, &payload(4, 40)).unwrap();
+    let path = dir().join("000001.wal");
+    let second = (HEADER_BYTES + crate::wal::format::record_bytes(40)) as usize;
+    let mut bytes = fs.read(&path).unwrap();
+    bytes[second..].copy_from_slice(&other.read(&path).unwrap()[second..]);
+    fs.write(&path, &bytes).unwrap();
+    let mut tail = wal.tail(1).unwrap();
+    assert!(tail.next().unwrap().is_some());
+    assert!(matches!(tail.next(), Err(Error::Corruption { .. })));
+}

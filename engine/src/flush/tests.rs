@@ -1,0 +1,154 @@
+use super::*;
+use crate::batch::WriteBatch;
+use crate::fs::{Fault, FaultFileSystem, Op, SimFileSystem};
+use crate::options::Durability;
+use crate::testing::{
+    DIRECTORY, files, fill, keyspace, manifest_state, open, options, set_metadata, store, wal, writer,
+};
+
+/// Puts a key without the log; its number.
+fn put_unlogged(db: &crate::Db, ks: &crate::Keyspace) -> SeqNo {
+    let mut batch = WriteBatch::new();
+    batch.put(ks, "unlogged", "v");
+    db.write_with(batch, Durability::NoLog).unwrap()
+}
+
+#[test]
+fn the_log_is_needed_from_the_first_write_that_no_table_holds() {
+    let db = open(&SimFileSystem::new());
+    let (a, b) = (keyspace(&db, "a"), keyspace(&db, "b"));
+    for ks in [&a, &a, &a, &b, &a] {
+        ks.put("k", "v").unwrap();
+    }
+    assert_eq!(flushed_through(store(&db)), 0);
+    a.flush().unwrap();
+    assert_eq!(flushed_through(store(&db)), 3);
+    b.flush().unwrap();
+    assert_eq!(flushed_through(store(&db)), 5);
+}
+
+#[test]
+fn a_flush_notes_what_its_table_holds_and_how_far_the_log_is_synced() {
+    let fs = SimFileSystem::new();
+    let db = open(&fs);
+    let (a, b) = (keyspace(&db, "a"), keyspace(&db, "b"));
+    a.put("k", "v").unwrap();
+    b.put("k", "v").unwrap();
+    a.flush().unwrap();
+    let state = manifest_state(&fs);
+    assert_eq!((state.log_synced_seqno, state.log_floor.segment), (2, 1), "no log went that would have noted it");
+    assert_eq!((state.keyspaces[&1].flushed_seqno, state.keyspaces[&1].levels[0].len()), (1, 1));
+    assert_eq!((state.keyspaces[&2].flushed_seqno, state.keyspaces[&2].levels[0].len()), (0, 0));
+    assert!(a.tree().view().sealed.is_empty());
+    assert_eq!(store(&db).memtable_bytes(), a.tree().view().active.bytes() + b.tree().view().active.bytes());
+}
+
+#[test]
+fn log_that_goes_leaves_behind_what_it_alone_knew() {
+    let fs = SimFileSystem::new();
+    let db = open(&fs);
+    let (a, b) = (keyspace(&db, "a"), keyspace(&db, "b"));
+    keyspace(&db, "early");
+    assert!(db.drop_keyspace("early").unwrap());
+    set_metadata(&db, "position", "7");
+    fill(&a, "", 700_000);
+    keyspace(&db, "late");
+    assert!(db.drop_keyspace("late").unwrap());
+    let pin = wal(&db).pin(1).unwrap();
+    a.flush().unwrap();
+    assert_eq!(manifest_state(&fs).log_floor.segment, 1, "the pin holds it");
+    drop(pin);
+    b.put("logged", "v").unwrap();
+    let last = put_unlogged(&db, &b);
+    assert!(wal(&db).synced_seqno() < last - 1);
+    release_log(store(&db), wal(&db)).unwrap();
+    let state = manifest_state(&fs);
+    assert!(state.log_floor.segment > 1 && state.log_floor.prev_seqno > 100);
+    assert_eq!((state.log_synced_seqno, state.last_seqno), (last - 1, last));
+    assert_eq!(state.metadata.get("position").map(|value| &value[..]), Some(&b"7"[..]));
+    assert_eq!(state.dropped.values().map(|dropped| &dropped.name[..]).collect::<Vec<_>>(), ["late"]);
+    let names = [a.id(), b.id(), 3, 4].map(|id| store(&db).name_of(id).to_string());
+    assert_eq!(names, ["a", "b", "#3", "late"]);
+    let oldest = format!("{:06}.wal", state.log_floor.segment);
+    assert_eq!(files(&fs, "wal")[0], oldest);
+}
+
+#[test]
+fn a_floor_that_the_manifest_has_is_not_written_again() {
+    let sim = SimFileSystem::new();
+    let fs = FaultFileSystem::new(Arc::new(sim.clone()));
+    let db = options(&sim).file_system(Arc::new(fs.clone())).open(DIRECTORY).unwrap();
+    let ks = keyspace(&db, "ks");
+    fill(&ks, "", 1_500_000);
+    let pin = wal(&db).pin(1).unwrap();
+    db.flush().unwrap();
+    db.wait_for_compaction().unwrap();
+    drop(pin);
+    fs.only(Op::Remove);
+    fs.fail_at(1, Fault::Io);
+    assert!(release_log(store(&db), wal(&db)).is_err());
+    let manifest = || sim.read("db/MANIFEST-000001".as_ref()).unwrap();
+    let (before, floor) = (manifest(), manifest_state(&sim).log_floor.segment);
+    assert!(floor > 2, "more is left to remove than the one file that failed");
+    release_log(store(&db), wal(&db)).unwrap();
+    assert!(manifest() == before);
+}
+
+#[test]
+fn a_tree_with_nothing_sealed_gets_no_table() {
+    let fs = SimFileSystem::new();
+    let db = open(&fs);
+    let ks = keyspace(&db, "ks");
+    ks.put("k", "v").unwrap();
+    ks.flush().unwrap();
+    let before = (fs.paths(), manifest_state(&fs));
+    flush_tree(store(&db), ks.tree()).unwrap();
+    assert!(before == (fs.paths(), manifest_state(&fs)));
+    assert!(!flush_next(store(&db)).unwrap(), "no tree waits");
+}
+
+#[test]
+fn a_dropped_tree_gets_no_table() {
+    let fs = SimFileSystem::new();
+    let db = open(&fs);
+    let ks = keyspace(&db, "ks");
+    ks.put("k", "v").unwrap();
+    let flushing = ks.tree().flushing.lock();
+    writer(&db).with_state(|state| state.seal(ks.id()));
+    ks.tree().mark_dropped(2);
+    drop(flushing);
+    store(&db).wait_until(|| store(&db).flushes.is_idle()).unwrap();
+    flush_tree(store(&db), ks.tree()).unwrap();
+    assert!(files(&fs, "table").is_empty());
+}
+
+#[test]
+fn a_table_of_a_keyspace_that_went_meanwhile_is_not_installed() {
+    let db = open(&SimFileSystem::new());
+    let ks = keyspace(&db, "ks");
+    ks.put("k", "v").unwrap();
+    let sealed = vec![ks.tree().view().active.clone()];
+    let tables = write_table(store(&db), ks.tree(), &sealed, 1).unwrap();
+    assert_eq!(tables.len(), 1);
+    assert!(db.drop_keyspace("ks").unwrap());
+    assert!(!install(store(&db), wal(&db), ks.tree(), &sealed, 1, tables).unwrap());
+    assert_eq!(ks.tree().view().version.tables().count(), 0);
+}
+
+#[test]
+fn a_close_notes_how_far_everything_goes() {
+    let fs = SimFileSystem::new();
+    let db = open(&fs);
+    let ks = keyspace(&db, "ks");
+    ks.put("k", "v").unwrap();
+    set_metadata(&db, "position", "7");
+    wal(&db).sync_all().unwrap();
+    let last = put_unlogged(&db, &ks);
+    note_synced(store(&db), wal(&db)).unwrap();
+    let state = manifest_state(&fs);
+    assert_eq!((state.log_synced_seqno, state.last_seqno), (1, last));
+    assert_eq!(state.metadata.get("position").map(|value| &value[..]), Some(&b"7"[..]));
+    ks.put("k", "w").unwrap();
+    db.close().unwrap();
+    assert_eq!(manifest_state(&fs).log_synced_seqno, last + 1);
+}
