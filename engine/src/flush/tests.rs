@@ -79,17 +79,18 @@ fn a_floor_that_the_manifest_has_is_not_written_again() {
     let fs = FaultFileSystem::new(Arc::new(sim.clone()));
     let db = options(&sim).file_system(Arc::new(fs.clone())).open(DIRECTORY).unwrap();
     let ks = keyspace(&db, "ks");
-    fill(&ks, "", 1_500_000);
     let pin = wal(&db).pin(1).unwrap();
+    fill(&ks, "", 1_500_000);
     db.flush().unwrap();
     db.wait_for_compaction().unwrap();
     drop(pin);
     fs.only(Op::Remove);
     fs.fail_at(1, Fault::Io);
-    assert!(release_log(store(&db), wal(&db)).is_err());
+    // A file that cannot be removed is no failure.
+    release_log(store(&db), wal(&db)).unwrap();
     let manifest = || sim.read("db/MANIFEST-000001".as_ref()).unwrap();
     let (before, floor) = (manifest(), manifest_state(&sim).log_floor.segment);
-    assert!(floor > 2, "more is left to remove than the one file that failed");
+    assert!(floor > 1);
     release_log(store(&db), wal(&db)).unwrap();
     assert!(manifest() == before);
 }

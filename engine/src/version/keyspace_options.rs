@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_an_option_is_refused() {
-        for (tag, value) in [(BLOCK_BYTES, 1), (LEVEL_RATIO, 1), (COMPRESSION, 3), (MEMTABLE, 9), (DYNAMIC_LEVELS, 2)] {
+        for (tag, value) in [(BLOCK_BYTES, 0), (LEVEL_RATIO, 1), (COMPRESSION, 3), (MEMTABLE, 9), (DYNAMIC_LEVELS, 2)] {
             let mut out = Vec::new();
             write_number(&mut out, tag, value);
             let good = encoded(&KeyspaceOptions::new());
