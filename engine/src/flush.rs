@@ -4,8 +4,10 @@
 //! directory, append and sync the edit, publish. The log comes first because the edit makes this keyspace's writes
 //! durable: a power cut must not keep them and take back an earlier write to another keyspace.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::batch::KeyspaceId;
 use crate::compaction::output::Outputs;
 use crate::compaction::retention::Retention;
 use crate::cursor::Cursor;
@@ -123,13 +125,23 @@ pub(crate) fn release_log(store: &Store, wal: &Wal) -> Result<()> {
     )?;
     if released.is_some() {
         wal.release_below(floor.segment);
-        let state_names = store.versions.with_state(|state| state.dropped.keys().copied().collect::<Vec<_>>());
-        let mut trees = store.trees.write();
-        let live: Vec<_> = trees.by_name.values().map(|tree| tree.id).collect();
-        // A handle of a dropped keyspace says in its errors which one that was.
-        trees.names.retain(|id, name| live.contains(id) || state_names.contains(id) || name.is_shared());
+        forget_names(store, &known_keyspaces(store));
     }
     Ok(())
+}
+
+/// The keyspaces that the manifest knows: those that live, and those that were dropped but are named in the log.
+fn known_keyspaces(store: &Store) -> HashSet<KeyspaceId> {
+    store.versions.with_state(|state| state.keyspaces.keys().chain(state.dropped.keys()).copied().collect())
+}
+
+/// Forgets the names of keyspaces that nobody can ask for any more. `known` is a moment old: who was dropped since is in
+/// it as living, who was created since is found below.
+fn forget_names(store: &Store, known: &HashSet<KeyspaceId>) {
+    let mut trees = store.trees.write();
+    let live: HashSet<_> = trees.by_name.values().map(|tree| tree.id).collect();
+    // A handle of a dropped keyspace says in its errors which one that was.
+    trees.names.retain(|id, name| known.contains(id) || live.contains(id) || name.is_shared());
 }
 
 /// Notes in the manifest how far the log is known to be on storage: at a clean close, so that what is missing later is

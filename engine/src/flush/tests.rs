@@ -153,3 +153,18 @@ fn a_close_notes_how_far_everything_goes() {
     db.close().unwrap();
     assert_eq!(manifest_state(&fs).log_synced_seqno, last + 1);
 }
+
+/// A keyspace that was dropped between two looks was taken for one that the log does not name: followers got its changes
+/// under a number instead of its name.
+#[test]
+fn a_keyspace_dropped_or_created_meanwhile_keeps_its_name() {
+    let db = open(&SimFileSystem::new());
+    let a = keyspace(&db, "a").id();
+    let known = known_keyspaces(store(&db));
+    db.drop_keyspace("a").unwrap();
+    let b = keyspace(&db, "b").id();
+    forget_names(store(&db), &known);
+    assert_eq!([a, b].map(|id| store(&db).name_of(id).to_string()), ["a", "b"]);
+    forget_names(store(&db), &HashSet::new());
+    assert_eq!([a, b].map(|id| store(&db).name_of(id).to_string()), [format!("#{a}"), "b".to_owned()]);
+}

@@ -18,8 +18,8 @@ const LONG: u64 = 4 * LIMIT;
 /// Points in one life: what is checked grows with it.
 const LIFE: usize = 10;
 
-/// How often a point that depends on the scheduling of threads is tried, with a longer run each time.
-const TRIES: u32 = 3;
+/// How often a point that depends on the scheduling of threads is tried, with other options and longer runs.
+const TRIES: u32 = 6;
 
 /// Kills the process at every call that creating a database makes: before, in the middle, after. Answers how many
 /// points there were.
@@ -70,7 +70,7 @@ pub fn every_point_of_some_recovery(seed: u64) -> u64 {
 
 /// Tries until the point is met.
 fn die_at(life: &mut Life, point: Point) -> bool {
-    (0..TRIES).any(|tries| life.kill(When::Point { point, limit: LONG << tries }))
+    (0..TRIES).any(|tries| life.kill(When::Point { point, limit: LONG << tries.min(3) }))
 }
 
 fn every_point_after(killed: &Life) -> u64 {
@@ -122,9 +122,12 @@ pub fn every_point_of_running(seed: u64) -> u64 {
     }
     life.recover();
     life.restore();
-    // What the background does it may or may not do while the database is being closed.
+    // What the background does it may or may not do while the database is being closed; what is only read depends on
+    // options and on what is in memory at that moment.
     let alike = |a: &Class, b: &Class| (a.side, a.op, a.kind) == (b.side, b.op, b.kind);
-    let unmet = missed.iter().find(|missed| !points.iter().any(|point| alike(&point.class, &missed.class)));
+    missed.retain(|missed| !points.iter().any(|point| alike(&point.class, &missed.class)));
+    missed.iter().for_each(|point| println!("seed {seed}: {point} is not met"));
+    let unmet = missed.iter().find(|point| point.class.changes_files());
     assert!(unmet.is_none(), "seed {seed}: {unmet:?} is not met");
     done(&points)
 }
