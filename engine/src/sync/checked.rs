@@ -11,12 +11,14 @@ use loom as checker;
 #[cfg(siltstone_shuttle)]
 use shuttle as checker;
 
-pub(crate) use checker::{hint, thread};
+pub(crate) use checker::hint;
 #[cfg(siltstone_shuttle)]
-pub(crate) use shuttle::sync::atomic;
+pub(crate) use shuttle::{sync::atomic, thread};
 
 #[cfg(siltstone_loom)]
 pub(crate) mod atomic;
+#[cfg(siltstone_loom)]
+pub(crate) mod thread;
 
 /// `std`'s macro with a constant, which the checkers' have no form for.
 macro_rules! checked_thread_local {
