@@ -12,7 +12,7 @@ use common::{
     Contents, Random, changes, contents, db_path, eager, file_sink, file_source, log_path, sim, small, without_empty,
     write_randomly,
 };
-use faults::{enumerate, faulty, plan, record};
+use faults::{enumerate, faulty, record};
 use siltstone::fs::{FaultFileSystem, Keep, SimFileSystem};
 use siltstone::{ChangeBatch, Db, Options};
 use siltstone_changelog::{Batches, Error, FileSource, Position, Restore, Result, SOURCE_POSITION, Source, ship};
@@ -98,13 +98,13 @@ impl Shipped {
 fn every_call_of_the_databases_filesystem_fails() {
     let shipped = shipped(25);
     let mut reopens = 0;
-    let points = enumerate(|kind, at| {
+    let points = enumerate(|injection| {
         let sim = SimFileSystem::new();
         let fs = faulty(&sim);
-        plan(&fs, kind, at);
+        injection.plan(&fs);
         let restored = restore(file_source(&shipped.remote), &fs);
         let Some(injected) = fs.injected() else { return false };
-        let what = format!("{kind:?} at call {at} ({injected:?})");
+        let what = format!("{injection:?} ({injected:?})");
         fs.clear();
         match restored {
             Err(error) => assert_clear(&error, db_path(), &what),
@@ -128,14 +128,14 @@ fn every_call_of_the_databases_filesystem_fails() {
 fn every_call_of_the_sources_filesystem_fails() {
     let shipped = shipped(25);
     let mut reopens = 0;
-    let points = enumerate(|kind, at| {
+    let points = enumerate(|injection| {
         let sim = SimFileSystem::new();
         let fs = faulty(&sim);
         let remote = faulty(&shipped.remote);
-        plan(&remote, kind, at);
+        injection.plan(&remote);
         let restored = restore(FileSource::open_on(Arc::new(remote.clone()), log_path()), &fs);
         let Some(injected) = remote.injected() else { return false };
-        let what = format!("{kind:?} at call {at} of the source's filesystem ({injected:?})");
+        let what = format!("{injection:?} of the source's filesystem ({injected:?})");
         match restored {
             Err(error) => assert_clear(&error, log_path(), &what),
             Ok(_) => panic!("{what}: a read failed, and nobody was told"),

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{ManualClock, Random, changes, db_path, eager, log_path, read_all, write_randomly};
-use faults::{enumerate, faulty, plan, record};
+use faults::{enumerate, faulty, record};
 use siltstone::fs::{Fault, FaultFileSystem, Keep, Op, SimFileSystem};
 use siltstone::{ChangeBatch, Clock, Db, Options, SeqNo};
 use siltstone_changelog::{
     Error, FileSink, FileSinkOptions, FileSource, Position, Result, RetryPolicy, Sink, Source, ship,
 };
+use siltstone_tests::faults::Injection;
 
 fn options(fs: &FaultFileSystem) -> Options {
     Options::new().memory_bytes(4 << 20).background_threads(1).file_system(Arc::new(fs.clone()))
@@ -129,14 +130,14 @@ impl Sink for Stubborn {
 #[test]
 fn every_call_of_the_sinks_filesystem_fails() {
     let mut reopens = 0;
-    let points = enumerate(|kind, at| {
+    let points = enumerate(|injection| {
         let [local_sim, remote_sim] = [(); 2].map(|()| SimFileSystem::new());
         let (local, remote) = (faulty(&local_sim), faulty(&remote_sim));
         let clock = Arc::new(ManualClock::default());
-        plan(&remote, kind, at);
+        injection.plan(&remote);
         let shipped = run(&local, || Ok(Box::new(sink(&remote)?)), &clock);
         let Some(injected) = remote.injected() else { return false };
-        let what = format!("{kind:?} at call {at} of the sink's filesystem ({injected:?})");
+        let what = format!("{injection:?} of the sink's filesystem ({injected:?})");
         remote.clear();
         if let Some(error) = &shipped.error {
             assert_clear(error, &what);
@@ -159,16 +160,16 @@ fn every_call_of_the_sinks_filesystem_fails() {
 #[test]
 fn every_call_of_the_sinks_filesystem_fails_and_is_tried_again() {
     let (mut reopens, mut ridden_out) = (0, 0);
-    let points = enumerate(|kind, at| {
+    let points = enumerate(|injection| {
         let [local_sim, remote_sim] = [(); 2].map(|()| SimFileSystem::new());
         let (local, remote) = (faulty(&local_sim), faulty(&remote_sim));
         let clock = Arc::new(ManualClock::default());
         // Open first: who opens has nothing yet that is worth trying again for.
         let opened = sink(&remote).unwrap();
-        plan(&remote, kind, at);
+        injection.plan(&remote);
         let shipped = run(&local, || Ok(Box::new(Stubborn(opened))), &clock);
         let Some(injected) = remote.injected() else { return false };
-        let what = format!("{kind:?} at call {at}, tried again ({injected:?})");
+        let what = format!("{injection:?}, tried again ({injected:?})");
         remote.clear();
         match &shipped.error {
             Some(error) => {
@@ -194,13 +195,13 @@ fn every_call_of_the_sinks_filesystem_fails_and_is_tried_again() {
 #[test]
 fn every_call_of_the_databases_filesystem_fails() {
     let mut reopens = 0;
-    let points = enumerate(|kind, at| {
+    let points = enumerate(|injection| {
         let [local_sim, remote_sim] = [(); 2].map(|()| SimFileSystem::new());
         let (local, remote) = (faulty(&local_sim), faulty(&remote_sim));
-        plan(&local, kind, at);
+        injection.plan(&local);
         let shipped = run(&local, || Ok(Box::new(sink(&remote)?)), &Arc::default());
         let Some(injected) = local.injected() else { return false };
-        let what = format!("{kind:?} at call {at} of the database's filesystem ({injected:?})");
+        let what = format!("{injection:?} of the database's filesystem ({injected:?})");
         local.clear();
         let left = faulty(&local_sim.crash_clone(Keep::Nothing, 0));
         if let Some(error) = &shipped.error {
@@ -314,7 +315,7 @@ fn a_segment_is_not_sealed_with_a_torn_end() {
     let batches: Vec<ChangeBatch> = (1..=3).map(|n| common::put(n, &"v".repeat(700))).collect();
     sink.append(&batches[0]).unwrap();
     // The record is written and synced; of the mark behind it only a part is.
-    plan(&remote, (Some(Op::Append), Fault::ShortWrite, false), 2);
+    Injection { only: Some(Op::Append), at: 2, fault: Fault::ShortWrite, for_good: false }.plan(&remote);
     sink.flush().unwrap_err();
     remote.clear();
     sink.flush().unwrap();
@@ -331,7 +332,7 @@ fn a_follower_goes_on_after_a_failed_sync_and_a_new_sink() {
     let remote_sim = SimFileSystem::new();
     let remote = faulty(&remote_sim);
     let mut first = sink(&remote).unwrap();
-    plan(&remote, (Some(Op::Sync), Fault::DroppedPages, false), 1);
+    Injection { only: Some(Op::Sync), at: 1, fault: Fault::DroppedPages, for_good: false }.plan(&remote);
     first.append(&common::put(1, "a")).unwrap();
     first.flush().unwrap_err();
     drop(first);

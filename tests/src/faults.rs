@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use rand::RngExt;
-use siltstone::fs::{Fault, FaultFileSystem, Op};
+use siltstone::fs::{Fault, FaultFileSystem, Injected, Op};
 
 use crate::evidence::record;
 use crate::steps::rng;
@@ -83,6 +83,16 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// The call that was made to fail, and `what` with its name; counts it. From here on every call gets through.
+    fn injected(&mut self, fs: &FaultFileSystem, what: &str) -> Option<(Injected, String)> {
+        let injected = fs.injected();
+        fs.clear();
+        let injected = injected?;
+        self.points += 1;
+        let what = format!("{what} ({:?} of {})", injected.op, injected.path.display());
+        Some((injected, what))
+    }
+
     /// Adds the numbers to the evidence. Only for runs that found nothing lost and nothing wrong: those panic instead.
     pub fn record(&self) {
         record("fault_points", self.points);

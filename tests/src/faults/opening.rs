@@ -59,12 +59,8 @@ pub fn run(workload: &Workload, injection: Injection, tally: &mut Tally) -> bool
     let Left { sim, fs, history } = kill(workload);
     injection.plan(&fs);
     let opened = open(&fs);
-    let injected = fs.injected();
-    fs.clear();
+    let Some((_, what)) = tally.injected(&fs, &what) else { return false };
     let after_cut = sim.crash_clone(Keep::Nothing, 0);
-    let Some(injected) = injected else { return false };
-    let what = format!("{what} ({:?} of {})", injected.op, injected.path.display());
-    tally.points += 1;
     match opened {
         Err(error) => {
             assert_clear(&error, injection.fault, &what);

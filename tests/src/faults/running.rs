@@ -21,12 +21,8 @@ pub fn run(workload: &Workload, injection: Injection, tally: &mut Tally) -> bool
     let (sim, fs) = file_systems();
     injection.plan(&fs);
     let mut outcome = workload.run(on(&fs));
-    let injected = fs.injected();
-    fs.clear();
+    let Some((injected, what)) = tally.injected(&fs, &what) else { return false };
     let after_cut = sim.crash_clone(Keep::Nothing, 0);
-    let Some(injected) = injected else { return false };
-    let what = format!("{what} ({:?} of {})", injected.op, injected.path.display());
-    tally.points += 1;
     if let Some(error) = &outcome.error {
         assert_clear(error, injection.fault, &what);
     }
