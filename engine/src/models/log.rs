@@ -52,6 +52,12 @@ fn release(wal: &Wal) {
     }
 }
 
+/// Starts a thread that writes the records from `from` on, and one that releases.
+fn write_and_release(wal: &Arc<Wal>, writer: WalWriter, from: SeqNo) -> [thread::JoinHandle<()>; 2] {
+    let (writing, releasing) = (wal.clone(), wal.clone());
+    [thread::spawn(move || write(&writing, writer, from)), thread::spawn(move || release(&releasing))]
+}
+
 /// Reads on to the last record; `Err` with the number it was to read next if the tail was invalidated.
 fn follow(tail: &mut Tail, from: SeqNo) -> Result<(), SeqNo> {
     for seqno in from..=RECORDS {
@@ -77,16 +83,7 @@ fn a_tail_reads_every_record_while_segments_are_recycled_behind_it() {
     explore(1500, || {
         let (wal, writer) = new_log(u64::MAX);
         let mut tail = wal.tail(1).unwrap();
-        let threads = [
-            thread::spawn({
-                let wal = wal.clone();
-                move || write(&wal, writer, 1)
-            }),
-            thread::spawn({
-                let wal = wal.clone();
-                move || release(&wal)
-            }),
-        ];
+        let threads = write_and_release(&wal, writer, 1);
         follow(&mut tail, 1).expect("a tail without a limit is never invalidated");
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         drop(tail);
@@ -100,16 +97,7 @@ fn a_tail_reads_every_record_while_segments_are_recycled_behind_it() {
 fn a_tail_opened_beside_a_release_has_its_segment_or_is_refused() {
     explore(1500, || {
         let (wal, writer) = new_log(u64::MAX);
-        let threads = [
-            thread::spawn({
-                let wal = wal.clone();
-                move || write(&wal, writer, 1)
-            }),
-            thread::spawn({
-                let wal = wal.clone();
-                move || release(&wal)
-            }),
-        ];
+        let threads = write_and_release(&wal, writer, 1);
         for _ in 0..3 {
             let from = wal.oldest_retained_seqno();
             match wal.tail(from) {
@@ -129,16 +117,7 @@ fn a_tail_that_holds_back_too_much_is_told_and_reads_nothing_wrong() {
     explore(1500, || {
         let (wal, writer) = new_log(0);
         let mut tail = wal.tail(1).unwrap();
-        let threads = [
-            thread::spawn({
-                let wal = wal.clone();
-                move || write(&wal, writer, 1)
-            }),
-            thread::spawn({
-                let wal = wal.clone();
-                move || release(&wal)
-            }),
-        ];
+        let threads = write_and_release(&wal, writer, 1);
         if follow(&mut tail, 1).is_err() {
             assert!(matches!(tail.next(), Err(Error::NotRetained { .. })), "it stays so");
         }
@@ -156,16 +135,7 @@ fn a_pin_holds_the_log_until_it_moves_on() {
             writer.publish(seqno);
         }
         let pin = wal.pin(2).unwrap();
-        let threads = [
-            thread::spawn({
-                let wal = wal.clone();
-                move || write(&wal, writer, 3)
-            }),
-            thread::spawn({
-                let wal = wal.clone();
-                move || release(&wal)
-            }),
-        ];
+        let threads = write_and_release(&wal, writer, 3);
         let mut tail = wal.tail(2).expect("the pin holds it");
         pin.advance(RECORDS).unwrap();
         drop(pin);
