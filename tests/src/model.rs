@@ -11,7 +11,7 @@ use crate::answer::{Answer, Blob, Call, Failure, LoggedBatch, LoggedChange, call
 use crate::options::KEYSPACES;
 use crate::runner::name;
 use crate::state::Map;
-use crate::steps::{Bounds, ENTRIES, Ends, NumberedWrite, Step};
+use crate::steps::{Bounds, ENTRIES, Ends, NumberedWrite, Step, Subject};
 
 /// How many snapshots, iterators and followers are open at most, of each; one more takes the place of the oldest.
 pub const MAX_OPEN: usize = 8;
@@ -247,30 +247,13 @@ impl Model {
             }
             Step::Apply { at, writes, metadata } => self.apply(*at, writes, metadata),
             Step::ApplyDrop { at, keyspace, writes, metadata } => self.apply_drop(*at, *keyspace, writes, metadata),
-            Step::Get { .. }
-            | Step::GetMany { .. }
-            | Step::Range { .. }
-            | Step::Prefix { .. }
-            | Step::Iterate { .. }
-            | Step::ApproximateLen { .. } => self.read(step),
-            Step::TakeSnapshot
-            | Step::ReadSnapshot { .. }
-            | Step::ReadSnapshotPrefix { .. }
-            | Step::GetSnapshot { .. }
-            | Step::DropSnapshot { .. } => self.snapshot(step),
-            Step::OpenIter { .. }
-            | Step::OpenSnapshotIter { .. }
-            | Step::AdvanceIter { .. }
-            | Step::DropIter { .. } => self.iter(step),
-            Step::Changes { .. }
-            | Step::OpenChanges { .. }
-            | Step::FollowChanges { .. }
-            | Step::DropChanges { .. }
-            | Step::SetCursor { .. }
-            | Step::Cursor { .. }
-            | Step::RemoveCursor { .. }
-            | Step::Metadata { .. } => self.follow(step),
-            _ => self.upkeep(step),
+            _ => match step.subject() {
+                Subject::Keyspace => self.read(step),
+                Subject::Snapshot => self.snapshot(step),
+                Subject::Iter => self.iter(step),
+                Subject::Log => self.follow(step),
+                Subject::Database => self.upkeep(step),
+            },
         }
     }
 

@@ -16,7 +16,7 @@ use crate::answer::{Answer, Blob, Failure, LoggedBatch, call, calls};
 use crate::model::{Place, chosen, push_bounded, remove_chosen};
 use crate::options::{Config, KEYSPACES};
 use crate::probes::{self, Reopened};
-use crate::steps::{Ends, NumberedEntry, NumberedWrite, Step};
+use crate::steps::{Ends, NumberedEntry, NumberedWrite, Step, Subject};
 
 /// A database and everything that is open on it. Its methods panic where calls that have to agree with each other do
 /// not.
@@ -140,31 +140,14 @@ impl Runner {
                 let changes = writes.iter().map(change).chain([drop]).collect();
                 self.apply(place.seqno(*at), changes, metadata)
             }
-            Step::Get { .. }
-            | Step::GetMany { .. }
-            | Step::Range { .. }
-            | Step::Prefix { .. }
-            | Step::Iterate { .. }
-            | Step::ApproximateLen { .. } => self.read(step),
-            Step::TakeSnapshot
-            | Step::ReadSnapshot { .. }
-            | Step::ReadSnapshotPrefix { .. }
-            | Step::GetSnapshot { .. }
-            | Step::DropSnapshot { .. } => self.snapshot(step),
-            Step::OpenIter { .. }
-            | Step::OpenSnapshotIter { .. }
-            | Step::AdvanceIter { .. }
-            | Step::DropIter { .. } => self.iter(step),
-            Step::Changes { .. }
-            | Step::OpenChanges { .. }
-            | Step::FollowChanges { .. }
-            | Step::DropChanges { .. }
-            | Step::SetCursor { .. }
-            | Step::Cursor { .. }
-            | Step::RemoveCursor { .. }
-            | Step::Metadata { .. } => self.follow(step, place),
             Step::CloseAndOpen | Step::DropAndOpen | Step::OpenReadOnly => self.reopen(step, place),
-            _ => self.upkeep(step, place),
+            _ => match step.subject() {
+                Subject::Keyspace => self.read(step),
+                Subject::Snapshot => self.snapshot(step),
+                Subject::Iter => self.iter(step),
+                Subject::Log => self.follow(step, place),
+                Subject::Database => self.upkeep(step, place),
+            },
         }
     }
 

@@ -301,7 +301,52 @@ fn at(rng: &mut StdRng) -> i64 {
     }
 }
 
+/// What a step that writes nothing by itself is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The entries of a keyspace as they are.
+    Keyspace,
+    /// Snapshots.
+    Snapshot,
+    /// Iterators that stay open.
+    Iter,
+    /// The mutation log, the places in it, and metadata.
+    Log,
+    /// Everything else: upkeep, opening and closing, keyspaces as such.
+    Database,
+}
+
 impl Step {
+    /// What the step is about.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Step::Get { .. }
+            | Step::GetMany { .. }
+            | Step::Range { .. }
+            | Step::Prefix { .. }
+            | Step::Iterate { .. }
+            | Step::ApproximateLen { .. } => Subject::Keyspace,
+            Step::TakeSnapshot
+            | Step::ReadSnapshot { .. }
+            | Step::ReadSnapshotPrefix { .. }
+            | Step::GetSnapshot { .. }
+            | Step::DropSnapshot { .. } => Subject::Snapshot,
+            Step::OpenIter { .. }
+            | Step::OpenSnapshotIter { .. }
+            | Step::AdvanceIter { .. }
+            | Step::DropIter { .. } => Subject::Iter,
+            Step::Changes { .. }
+            | Step::OpenChanges { .. }
+            | Step::FollowChanges { .. }
+            | Step::DropChanges { .. }
+            | Step::SetCursor { .. }
+            | Step::Cursor { .. }
+            | Step::RemoveCursor { .. }
+            | Step::Metadata { .. } => Subject::Log,
+            _ => Subject::Database,
+        }
+    }
+
     /// A random operation.
     pub fn random(rng: &mut StdRng) -> Step {
         match rng.random_range(0..100) {
