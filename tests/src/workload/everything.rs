@@ -131,7 +131,8 @@ impl Everything {
 struct Running {
     options: Options,
     history: Shared,
-    db: Db,
+    /// `None` only between a close and the open after it.
+    db: Option<Db>,
     /// Those with the log, then those without.
     keyspaces: Vec<Keyspace>,
     /// All that was acknowledged.
@@ -145,11 +146,15 @@ fn open(options: &Options) -> Result<Db> {
 
 impl Running {
     fn open(options: Options, history: Shared) -> Result<Self> {
-        let db = open(&options)?;
+        let db = Some(open(&options)?);
         let (keyspaces, memory, snapshots) = (Vec::new(), State::new(), Vec::new());
         let mut running = Running { options, history, db, keyspaces, memory, snapshots };
         running.open_keyspaces()?;
         Ok(running)
+    }
+
+    fn db(&self) -> &Db {
+        self.db.as_ref().expect("open")
     }
 
     fn open_keyspaces(&mut self) -> Result<()> {
@@ -160,7 +165,7 @@ impl Running {
 
     fn create(&self, name: &str) -> Result<Keyspace> {
         self.history.lock().intend_keyspace(name);
-        let keyspace = self.db.keyspace(name, keyspace_options())?;
+        let keyspace = self.db().keyspace(name, keyspace_options())?;
         self.history.lock().acknowledge_keyspace(name);
         Ok(keyspace)
     }
@@ -169,7 +174,7 @@ impl Running {
         for step in steps {
             self.step(&mut rng(seed << 20 | step))?;
             if lockstep {
-                self.db.wait_for_compaction()?;
+                self.db().wait_for_compaction()?;
             }
         }
         Ok(())
@@ -187,7 +192,7 @@ impl Running {
             let batch = self.batch_of(&writes);
             let event = Event::Batch(writes);
             self.history.lock().intend(event.clone());
-            self.db.write(batch)?;
+            self.db().write(batch)?;
             self.acknowledge(&event, false);
             self.steps(seed, round * 4..round * 4 + 4, true)?;
             self.reopen(round % 2 == 0)?;
@@ -203,7 +208,7 @@ impl Running {
             60..64 => self.move_cursor(rng)?,
             64..68 => self.apply(rng)?,
             68..72 => {
-                self.db.sync()?;
+                self.db().sync()?;
                 self.history.lock().sync();
             }
             72..79 => {
@@ -211,14 +216,14 @@ impl Running {
                 self.history.lock().flush(self.keyspaces[at].name());
             }
             79..82 => {
-                self.db.flush()?;
+                self.db().flush()?;
                 let mut history = self.history.lock();
                 self.keyspaces.iter().for_each(|keyspace| history.flush(keyspace.name()));
             }
             82..85 => self.keyspaces[at].compact()?,
-            85..87 => self.db.wait_for_compaction()?,
+            85..87 => self.db().wait_for_compaction()?,
             87..90 => self.drop_keyspace(at, rng)?,
-            90..93 => self.snapshots.push((self.db.snapshot(), self.keyspaces.clone(), self.memory.clone())),
+            90..93 => self.snapshots.push((self.db().snapshot(), self.keyspaces.clone(), self.memory.clone())),
             93..96 if !self.snapshots.is_empty() => {
                 let which = rng.random_range(0..self.snapshots.len());
                 let (snapshot, keyspaces, expected) = self.snapshots.swap_remove(which);
@@ -267,8 +272,8 @@ impl Running {
         let event = Event::Batch(writes);
         self.history.lock().intend(event.clone());
         let (is_empty, numbered) = (batch.is_empty(), batch.len() as SeqNo);
-        let before = self.db.last_seqno();
-        assert_eq!(self.db.write_with(batch, durability)?, before + numbered);
+        let before = self.db().last_seqno();
+        assert_eq!(self.db().write_with(batch, durability)?, before + numbered);
         // An empty batch syncs nothing.
         self.acknowledge(&event, durability == Durability::Synced && !is_empty);
         Ok(())
@@ -284,7 +289,7 @@ impl Running {
         }
         let batch = self.batch_of(&writes);
         self.history.lock().intend_unlogged(&writes);
-        self.db.write_with(batch, Durability::NoLog)?;
+        self.db().write_with(batch, Durability::NoLog)?;
         writes.iter().for_each(|write| apply(&mut self.memory, write));
         Ok(())
     }
@@ -292,17 +297,17 @@ impl Running {
     /// Sets a change cursor to a number that the log still holds, or removes it.
     fn move_cursor(&mut self, rng: &mut StdRng) -> Result<()> {
         let cursor = CURSORS[rng.random_range(0..CURSORS.len())];
-        let oldest = match self.db.changes(1) {
+        let oldest = match self.db().changes(1) {
             Err(Error::NotRetained { oldest, .. }) => oldest,
             changes => changes.map(|_| 1)?,
         };
-        let next = rng.random_bool(0.8).then(|| rng.random_range(oldest..=self.db.last_seqno() + 1));
+        let next = rng.random_bool(0.8).then(|| rng.random_range(oldest..=self.db().last_seqno() + 1));
         let value = next.map(|next| next.to_be_bytes().to_vec());
         let event = Event::Batch(vec![(METADATA.to_owned(), cursor_key(cursor), value)]);
         self.history.lock().intend(event.clone());
         let moved = match next {
-            Some(next) => self.db.set_change_cursor(cursor, next),
-            None => self.db.remove_change_cursor(cursor),
+            Some(next) => self.db().set_change_cursor(cursor, next),
+            None => self.db().remove_change_cursor(cursor),
         };
         match moved {
             // The background let go of it meanwhile; nothing was written.
@@ -317,7 +322,7 @@ impl Running {
 
     /// Applies a batch of another log, which may pass over numbers.
     fn apply(&mut self, rng: &mut StdRng) -> Result<()> {
-        let first_seqno = self.db.last_seqno() + 1 + rng.random_range(0..3);
+        let first_seqno = self.db().last_seqno() + 1 + rng.random_range(0..3);
         let mut writes = logged_writes(rng);
         if writes.is_empty() {
             return Ok(());
@@ -335,7 +340,7 @@ impl Running {
         writes.push((METADATA.to_owned(), ENTRIES[0].into(), Some(position.clone().into_bytes())));
         let event = Event::Batch(writes);
         self.history.lock().intend_at(event.clone(), first_seqno);
-        assert_eq!(self.db.apply(&changes, &[(ENTRIES[0], &position)])?, changes.last_seqno());
+        assert_eq!(self.db().apply(&changes, &[(ENTRIES[0], &position)])?, changes.last_seqno());
         self.acknowledge(&event, false);
         Ok(())
     }
@@ -346,13 +351,13 @@ impl Running {
         let event = Event::DropKeyspace(name.clone());
         if rng.random() {
             self.history.lock().intend(event.clone());
-            assert!(self.db.drop_keyspace(&name)?);
+            assert!(self.db().drop_keyspace(&name)?);
         } else {
-            let first_seqno = self.db.last_seqno() + 1 + rng.random_range(0..3);
+            let first_seqno = self.db().last_seqno() + 1 + rng.random_range(0..3);
             let changes = vec![Change::DropKeyspace { keyspace: name.as_str().into() }];
             let changes = ChangeBatch::new(first_seqno, changes)?;
             self.history.lock().intend_at(event.clone(), first_seqno);
-            self.db.apply::<&str>(&changes, &[])?;
+            self.db().apply::<&str>(&changes, &[])?;
         }
         self.acknowledge(&event, true);
         self.keyspaces[at] = self.create(&name)?;
@@ -367,15 +372,15 @@ impl Running {
         self.keyspaces.clear();
         // Closing again is fine, and what the last handle's going does too.
         if by_name {
-            self.db.close()?;
+            self.db().close()?;
         }
-        let placeholder = Options::new().file_system(Arc::new(SimFileSystem::new())).open("/none")?;
-        drop(std::mem::replace(&mut self.db, placeholder));
+        // The last handle goes before the directory is opened again.
+        self.db = None;
         self.history.lock().close();
-        self.db = open(&self.options)?;
+        self.db = Some(open(&self.options)?);
         self.open_keyspaces()?;
         let mut found = dump_keyspaces(&self.keyspaces)?;
-        dump_metadata(&self.db, &mut found);
+        dump_metadata(self.db(), &mut found);
         assert_eq!(difference(&found, &self.memory), None, "closed and opened");
         Ok(())
     }
