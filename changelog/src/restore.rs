@@ -115,7 +115,9 @@ impl<S: Source> Restore<S> {
         self
     }
 
-    /// Whether a log that begins in the middle is restored as far as it goes (default: no).
+    /// Whether a log whose first change has a number above 1 is restored as far as it goes (default: no): its beginning
+    /// was let go of, or the first writes were made with [`Durability::NoLog`](siltstone::Durability::NoLog) and are in
+    /// no log.
     pub fn allow_partial(mut self, allow: bool) -> Self {
         self.allow_partial = allow;
         self
