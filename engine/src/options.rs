@@ -104,7 +104,8 @@ impl Options {
 
     /// The one memory budget, in bytes: memtables, block cache and what the engine keeps of tables stay inside it (+10
     /// %). At least 4 MiB ([`MIN_MEMORY_BYTES`]). Default 256 MiB. Pages of mapped tables are the operating system's
-    /// cache and do not count.
+    /// cache and do not count; nor does a memtable that was flushed, or whose keyspace was dropped, as long as a snapshot,
+    /// an iterator or a value still holds it.
     pub fn memory_bytes(mut self, bytes: usize) -> Self {
         self.memory_bytes = bytes;
         self

@@ -57,6 +57,7 @@ macro_rules! stepping_number {
     ($($name:ident $value:ty),*) => {$(
         stepping!($name, $value);
 
+        #[allow(dead_code, reason = "every number has each call that one of them needs")]
         impl $name {
             pub(crate) fn fetch_add(&self, value: $value, order: Ordering) -> $value {
                 step();
