@@ -9,6 +9,7 @@ use common::{file_sink, file_source, log_path, put, read_all};
 use siltstone::ChangeBatch;
 use siltstone::fs::{Fault, FaultFileSystem, Op, SimFileSystem};
 use siltstone_changelog::{Error, FileSink, FileSinkOptions, Position, Sink, Source};
+use siltstone_tests::evidence::record;
 
 fn segments(fs: &SimFileSystem) -> Vec<PathBuf> {
     let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
@@ -69,6 +70,7 @@ fn every_flipped_bit_is_an_error_or_changes_nothing() {
     let mut errors = 0;
     for path in &files {
         let bytes = fs.read(path).unwrap();
+        record("flipped_bytes", bytes.len() as u64);
         // The last mark is behind everything that it could prove: it cannot be told from one that was being written.
         let free_from = if path == files.last().unwrap() { bytes.len() - 16 } else { bytes.len() };
         for bit in 0..bytes.len() * 8 {
@@ -127,6 +129,7 @@ fn every_truncation_leaves_a_first_part_or_is_an_error() {
     let all = batches(8);
     for (n, path) in files.iter().enumerate() {
         let bytes = fs.read(path).unwrap();
+        record("truncations", bytes.len() as u64);
         for len in 0..bytes.len() {
             let damaged = fs.crash_clone(siltstone::fs::Keep::All, 0);
             damaged.write(path, &bytes[..len]).unwrap();

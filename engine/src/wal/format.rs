@@ -5,7 +5,7 @@
 //! header   magic 8 | crc32 of what follows u32 | version u32 | segment u64 | database id u64 | file bytes u64 | prev seqno u64 |
 //!          prev end u64 | zeros 8
 //! record   header crc32 u32 | payload crc32 u32 | segment u64 | first seqno u64 | count u32 | payload bytes u32 |
-//!          prev seqno u64 | synced seqno u64 | payload | 0 to 7 bytes of any value
+//!          prev seqno u64 | synced seqno u64 | payload | 0 to 7 zeros
 //! ```
 //!
 //! A record has two checksums, so that a search through damage may trust a header whose payload is torn, and spends

@@ -101,7 +101,7 @@ impl Wal {
 
     /// A reader of a segment that was in the list a moment ago; none if it was let go of meanwhile. That happens to a
     /// registered tail as well: a segment of metadata alone has no number that its cursor needs.
-    fn open_listed(&self, segment: &Segment) -> Result<Option<SegmentReader>> {
+    pub(super) fn open_listed(&self, segment: &Segment) -> Result<Option<SegmentReader>> {
         match SegmentReader::open(self.fs.as_ref(), &segment.path, segment.number, self.database_id) {
             Ok(reader) => Ok(Some(reader)),
             Err(error) if self.lists(segment) => Err(error),

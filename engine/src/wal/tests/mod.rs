@@ -9,7 +9,9 @@ use crate::fs::{Fault, FaultFileSystem, Keep, Op, SimFileSystem};
 mod crash;
 mod damage;
 mod follow;
+mod salvage;
 mod sizes;
+mod verify;
 
 const DATABASE: u64 = 0x5117;
 
