@@ -198,6 +198,22 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_version_is_told_from_a_newer_one() {
+        let whole = Current { manifest: 7, min_bytes: 99, initial: false }.encode();
+        let with = |at: usize| {
+            let mut bytes = whole.to_vec();
+            bytes[at] ^= 0x40;
+            only_version_is_damaged(&bytes, LEN - 4)
+        };
+        assert!((8..12).all(with), "everything else fits");
+        assert!(!(0..8).chain(12..LEN).any(with), "something else is damaged as well");
+        assert!(!only_version_is_damaged(&whole[..LEN - 1], LEN - 4), "a checksum that is cut off");
+        let mut longer = whole.to_vec();
+        longer.extend([1; 100]);
+        assert!(only_version_is_damaged(&longer, LEN - 4), "as in a manifest, whose header it is");
+    }
+
+    #[test]
     fn only_a_missing_file_reads_as_none() {
         let sim = SimFileSystem::new();
         let path = Path::new("file");

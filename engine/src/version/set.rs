@@ -147,6 +147,25 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_changed_after_a_change_that_panicked() {
+        let (set, _) = new_set(&SimFileSystem::new());
+        let panics = || set.install(|_| Some(last_seqno(1)), || panic!("as asked for"));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+        let refused = set.install(|_| Some(last_seqno(2)), || ()).unwrap_err();
+        assert!(matches!(&refused, Error::ReadOnly { reason } if reason.contains("panicked")), "{refused}");
+    }
+
+    #[test]
+    fn what_the_manifest_says_is_verified() {
+        let sim = SimFileSystem::new();
+        let (set, _) = new_set(&sim);
+        set.install(|_| Some(last_seqno(5)), || ()).unwrap();
+        set.verify().unwrap();
+        sim.flip_bit(Path::new("MANIFEST-000001"), 40, 0).unwrap();
+        assert!(matches!(set.verify(), Err(Error::Corruption { .. })));
+    }
+
+    #[test]
     fn a_sealed_manifest_is_known_to_be_whole() {
         let sim = SimFileSystem::new();
         let (set, _) = new_set(&sim);

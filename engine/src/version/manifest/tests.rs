@@ -468,3 +468,52 @@ fn only_a_creation_that_says_so_was_cut_short() {
         }
     }
 }
+
+/// Where verification finds damage.
+fn found(manifest: &Manifest, state: &ManifestState) -> (PathBuf, u64) {
+    match manifest.verify(state) {
+        Err(Error::Corruption { file, offset, .. }) => (file, offset),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn verification_compares_current_and_manifest_with_what_was_read() {
+    let (fs, mut manifest) = written(3);
+    let (state, current) = (state_after(3), current::path(dir()));
+    manifest.verify(&state).unwrap();
+    manifest.seal().unwrap();
+    manifest.verify(&state).unwrap();
+    assert_eq!(found(&manifest, &state_after(2)), (manifest.path().to_owned(), 0), "it says something else");
+    let file_bytes = manifest.file_bytes();
+    for (number, min_bytes) in [(2, 0), (0, file_bytes), (1, file_bytes + 1), (2, file_bytes + 1)] {
+        Current { manifest: number, min_bytes, initial: false }.switch(&fs, dir()).unwrap();
+        assert_eq!(found(&manifest, &state), (current.clone(), 16), "{number}, {min_bytes}");
+    }
+    fs.remove_file(&current).unwrap();
+    assert_eq!(found(&manifest, &state), (current.clone(), 0));
+    Current { manifest: 1, min_bytes: file_bytes, initial: false }.switch(&fs, dir()).unwrap();
+    manifest.verify(&state).unwrap();
+    fs.remove_file(manifest.path()).unwrap();
+    assert_eq!(found(&manifest, &state), (manifest.path().to_owned(), 0));
+}
+
+#[test]
+fn what_failed_takes_no_edit_and_is_not_verified() {
+    let (fs, mut manifest) = written(1);
+    manifest.fail("the first reason");
+    manifest.fail("a later one");
+    let refused = manifest.append(&edit(2)).unwrap_err();
+    assert!(matches!(&refused, Error::ReadOnly { reason } if reason.contains("the first reason")), "{refused}");
+    fs.remove_file(manifest.path()).unwrap();
+    manifest.verify(&state_after(1)).unwrap();
+}
+
+#[test]
+fn a_manifest_is_replaced_by_one_of_another_state() {
+    let (fs, manifest) = written(3);
+    drop(manifest);
+    Manifest::replace(&fs, dir(), 9, &state_after(2)).unwrap();
+    let (manifest, state) = open(&fs.crash_clone(Keep::Nothing, 0)).unwrap().unwrap();
+    assert_eq!((manifest.path(), state), (&*manifest_path(dir(), 9), state_after(2)));
+}

@@ -63,6 +63,21 @@ fn rebuilt(state: &ManifestState) -> ManifestState {
 fn a_snapshot_is_the_same_state() {
     assert_eq!(rebuilt(&sample()), sample());
     assert_eq!(rebuilt(&ManifestState::default()), ManifestState::default());
+    // Numbers that no keyspace, table or log speaks of any more.
+    let mut ahead = sample();
+    let metadata = [("name".to_owned(), b"value".to_vec())].into();
+    let edit = Edit {
+        next_keyspace_id: Some(50),
+        next_file_number: Some(60),
+        last_seqno: Some(70),
+        metadata: Some(metadata),
+        keyspaces: vec![KeyspaceEdit { id: 3, flushed_seqno: Some(65), ..KeyspaceEdit::default() }],
+        ..Edit::default()
+    };
+    ahead.apply(&edit).unwrap();
+    assert_eq!((ahead.next_keyspace_id, ahead.next_file_number, ahead.last_seqno), (50, 60, 70));
+    assert_eq!((ahead.metadata.len(), ahead.keyspaces[&3].flushed_seqno), (1, 65));
+    assert_eq!(rebuilt(&ahead), ahead);
     let mut large = sample();
     let many = (0..3000u64).map(|n| (5, table(100 + n, &n.to_be_bytes(), &n.to_be_bytes(), n, n))).collect();
     large.apply(&change(4, vec![], many)).unwrap();

@@ -119,6 +119,14 @@ fn batches_and_numbers_written_without_the_log_chain() {
 }
 
 #[test]
+fn segments_below_a_floor_are_known_by_their_names() {
+    for (name, before) in [("000001.wal", true), ("000002.wal", true), ("000003.wal", false), ("000004.wal", false)] {
+        assert_eq!(is_before(name, 3), before, "{name}");
+    }
+    assert!(!is_before("000001.table", 3) && !is_before("000001.spare", 3) && !is_before("1.wal", 3));
+}
+
+#[test]
 fn segments_grow_from_small_and_report_their_sizes() {
     let fs = sim();
     let (wal, mut writer) = new_log(&fs, 1 << 20);
