@@ -168,3 +168,16 @@ fn a_keyspace_dropped_or_created_meanwhile_keeps_its_name() {
     forget_names(store(&db), &HashSet::new());
     assert_eq!([a, b].map(|id| store(&db).name_of(id).to_string()), [format!("#{a}"), "b".to_owned()]);
 }
+
+#[test]
+fn a_handle_keeps_the_name_of_its_dropped_keyspace() {
+    let db = open(&SimFileSystem::new());
+    let held = keyspace(&db, "held");
+    let id = held.id();
+    db.drop_keyspace("held").unwrap();
+    forget_names(store(&db), &HashSet::new());
+    assert_eq!(*store(&db).name_of(id), *"held");
+    drop(held);
+    forget_names(store(&db), &HashSet::new());
+    assert_eq!(store(&db).name_of(id).to_string(), format!("#{id}"));
+}

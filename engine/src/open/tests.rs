@@ -327,3 +327,10 @@ fn a_record_may_name_a_dropped_keyspace_but_none_that_never_was() {
         }
     }
 }
+
+#[test]
+fn no_two_databases_have_the_same_id_and_none_has_0() {
+    let ids = [(); 100].map(|()| new_database_id(DIRECTORY.as_ref()));
+    assert!(ids.iter().all(|id| id % 2 == 1));
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
+}
