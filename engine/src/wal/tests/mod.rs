@@ -9,6 +9,7 @@ use crate::fs::{Fault, FaultFileSystem, Keep, Op, SimFileSystem};
 mod crash;
 mod damage;
 mod follow;
+mod proven;
 mod salvage;
 mod sizes;
 mod verify;

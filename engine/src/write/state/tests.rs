@@ -169,6 +169,41 @@ fn the_next_log_segment_is_made_ready_without_another_write() {
 }
 
 #[test]
+fn the_background_is_told_once_that_the_log_needs_a_segment() {
+    let db = open(&SimFileSystem::new());
+    let ks = keyspace(&db, "ks");
+    db.wait_for_compaction().unwrap();
+    let told = || store(&db).signal.generation();
+    let before = told();
+    ks.put("k", "v").unwrap();
+    assert_eq!(told(), before, "nothing is needed yet");
+    ks.put("k", vec![1; 140_000]).unwrap();
+    assert!(told() > before);
+}
+
+#[test]
+fn metadata_that_was_not_logged_is_not_taken_back_by_what_was() {
+    let fs = SimFileSystem::new();
+    let db = open(&fs);
+    keyspace(&db, "ks").put("k", "v").unwrap();
+    set_metadata(&db, "position", "old");
+    let mut batch = WriteBatch::new();
+    batch.metadata("position", Some("new"));
+    db.write_with(batch, Durability::NoLog).unwrap();
+    db.close().unwrap();
+    assert_eq!(open(&fs).metadata("position").unwrap(), "new");
+}
+
+#[test]
+fn nothing_is_written_after_a_panic_in_the_middle() {
+    let db = open(&SimFileSystem::new());
+    let ks = keyspace(&db, "ks");
+    let panics = || writer(&db).with_state(|_| panic!("as asked for"));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+    assert!(matches!(ks.put("k", "v"), Err(Error::ReadOnly { .. })));
+}
+
+#[test]
 fn only_what_was_not_logged_is_flushed_by_a_close() {
     let fs = SimFileSystem::new();
     let db = open(&fs);
