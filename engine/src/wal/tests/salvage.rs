@@ -148,6 +148,17 @@ fn what_is_missing_at_the_end_is_known_by_header_or_manifest() {
 }
 
 #[test]
+fn a_record_that_is_cut_off_is_damaged_to_the_end_of_the_file() {
+    let (fs, _) = nine();
+    let path = segment_path(dir(), 3);
+    let bytes = fs.read(&path).unwrap();
+    fs.write(&path, &bytes[..place_of(2) as usize + 148]).unwrap();
+    let got = Got::all(&fs);
+    assert_eq!(got.damage_in(2), Damage::new(place_of(2), 148, "the record reaches past the end of the file"));
+    assert_eq!(got.salvaged.holes, [(9, 9)]);
+}
+
+#[test]
 fn records_say_what_was_synced_before_them() {
     for damage in [None, Some(place_of(2) + 48)] {
         let fs = sim();
