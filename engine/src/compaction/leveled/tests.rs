@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::super::manual::{ManualRequest, ManualStep, pick_range};
+use super::super::order::PickOrder;
 use super::super::shape::Running;
 use super::*;
 use crate::table::TableMeta;
@@ -16,6 +17,7 @@ fn options() -> LeveledOptions {
         base_bytes: 4000,
         target_table_bytes: 1000,
         compress_bottom: false,
+        pick_order: PickOrder::MinOverlap,
     }
 }
 
