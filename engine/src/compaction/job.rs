@@ -131,7 +131,7 @@ impl Job {
         shape: &mut Shape,
         pause: Pause,
     ) -> Started {
-        shape.start(&plan);
+        shape.start(plan.running());
         // The version that the shape is of: both change under the lock that is held here.
         let version = tree.view().version.clone();
         let job = Arc::new(Job {
@@ -383,6 +383,6 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        self.job.tree.shape.lock().finish(&self.job.plan);
+        self.job.tree.shape.lock().finish(&self.job.plan.running());
     }
 }

@@ -162,7 +162,7 @@ impl Plan {
     pub(crate) fn running(&self) -> Running {
         let inputs = self.inputs.iter().chain(&self.output_inputs).copied().collect();
         let (smallest, largest) = (self.smallest.clone(), self.largest.clone());
-        Running { inputs, output_level: self.output_level, smallest, largest }
+        Running { inputs, level: self.level, output_level: self.output_level, smallest, largest }
     }
 }
 

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::order::PickOrder;
-use super::plan::Plan;
 use crate::table::{HasMeta, TableMeta};
 use crate::version::version::{Version, newer_first};
 use crate::version::{LAST_LEVEL, LEVELS};
@@ -22,6 +21,8 @@ use crate::version::{LAST_LEVEL, LEVELS};
 pub(crate) struct Running {
     /// The numbers of its input tables, in whatever level.
     pub(crate) inputs: Vec<u64>,
+    /// The level that is compacted.
+    pub(crate) level: usize,
     /// Where its outputs go.
     pub(crate) output_level: usize,
     /// The first key of its inputs, before which no output begins.
@@ -116,7 +117,7 @@ impl Shape {
 
     /// File bytes of `level` that no running compaction takes.
     pub(crate) fn idle_bytes(&self, level: usize) -> u64 {
-        self.levels[level].file_bytes - self.levels[level].busy_bytes
+        self.levels[level].file_bytes.saturating_sub(self.levels[level].busy_bytes)
     }
 
     /// The compactions that are not installed yet.
@@ -197,26 +198,25 @@ impl Shape {
 
 /// Following the tree.
 impl Shape {
-    /// Marks the inputs of `plan` as busy, until [`finish`](Self::finish).
-    pub(crate) fn start(&mut self, plan: &Plan) {
-        let running = plan.running();
-        for number in &running.inputs {
+    /// Marks the inputs of `job` as busy, until [`finish`](Self::finish).
+    pub(crate) fn start(&mut self, job: Running) {
+        for number in &job.inputs {
             self.set_busy(*number, true);
         }
-        if plan.level != plan.output_level {
-            let last = plan.inputs.last().and_then(|number| self.table(*number));
-            self.cursors[plan.level] = last.map(|meta| meta.largest.clone());
+        if job.level != job.output_level {
+            let of_level = |number: &&u64| self.places.get(number).is_some_and(|place| place.level == job.level);
+            let taken = job.inputs.iter().filter(of_level).filter_map(|number| self.table(*number));
+            self.cursors[job.level] = taken.map(|meta| meta.largest.clone()).max();
         }
-        self.running.push(running);
+        self.running.push(job);
     }
 
-    /// Ends the mark of a compaction that was started for `plan`, whether it was installed or not.
-    pub(crate) fn finish(&mut self, plan: &Plan) {
-        let inputs = plan.running().inputs;
-        if let Some(at) = self.running.iter().position(|job| job.inputs == inputs) {
+    /// Ends the mark of `job`, whether it was installed or not.
+    pub(crate) fn finish(&mut self, job: &Running) {
+        if let Some(at) = self.running.iter().position(|other| other.inputs == job.inputs) {
             self.running.swap_remove(at);
         }
-        inputs.iter().for_each(|number| self.set_busy(*number, false));
+        job.inputs.iter().for_each(|number| self.set_busy(*number, false));
     }
 
     /// Takes out the tables whose numbers are in `removed`, in whatever level, and puts in `added`. A table may be in
@@ -232,8 +232,10 @@ impl Shape {
         for (level, meta) in added {
             let moved = || changes.iter().flat_map(|change| &change.removed);
             let busy = moved().any(|(other, busy)| *busy && other.number == meta.number);
-            changes[level].widen(&meta);
-            changes[level].added.push((meta, busy));
+            // The manifest's state has refused deeper levels before.
+            let Some(change) = changes.get_mut(level) else { continue };
+            change.widen(&meta);
+            change.added.push((meta, busy));
         }
         // From the bottom up: what a level overlaps is there when it is looked at.
         for level in (0..LEVELS).rev() {

@@ -156,7 +156,7 @@ impl Tree {
         assert!(running.inputs.iter().all(|number| !busy.contains(number)), "picked while busy: {plan:?}");
         assert!(!plan.inputs.is_empty());
         *self.kinds.entry(format!("{:?}{}", plan.kind, if plan.trivial_move { " move" } else { "" })).or_default() += 1;
-        self.shape.start(&plan);
+        self.shape.start(running.clone());
         self.jobs.push((plan, running));
     }
 
@@ -175,7 +175,7 @@ impl Tree {
             assert!(plan.output_inputs.is_empty() && plan.level < plan.output_level);
             self.moved_bytes += plan.input_bytes;
             self.install(inputs.into_iter().map(|table| (plan.output_level, table)).collect(), &running.inputs);
-            self.shape.finish(&plan);
+            self.shape.finish(&running);
             return;
         }
         let entries = self.merge(&plan, &inputs);
@@ -183,7 +183,7 @@ impl Tree {
         self.compacted_bytes += outputs.iter().map(|table| table.meta.file_bytes).sum::<u64>();
         let added = outputs.into_iter().map(|table| (plan.output_level, Arc::new(table))).collect();
         self.install(added, &running.inputs);
-        self.shape.finish(&plan);
+        self.shape.finish(&running);
     }
 
     /// Of each key the newest entry, and that only if it is no tombstone that hides nothing. (No snapshots:

@@ -93,7 +93,7 @@ impl VirtualTree {
     /// The most urgent compaction that nothing blocks, which is then under way; `None` if there is none.
     pub fn start_next(&mut self) -> Option<Job> {
         let plan = leveled::pick(&self.shape, &self.options, SeqNo::MAX)?;
-        self.shape.start(&plan);
+        self.shape.start(plan.running());
         Some(Job { plan })
     }
 
@@ -102,7 +102,7 @@ impl VirtualTree {
         let removed: Vec<u64> = job.inputs().iter().chain(job.output_inputs()).copied().collect();
         let added = outputs.iter().map(|table| (job.output_level(), table.meta())).collect();
         self.shape.install(added, &removed);
-        self.shape.finish(&job.plan);
+        self.shape.finish(&job.plan.running());
     }
 
     /// File bytes of each level.

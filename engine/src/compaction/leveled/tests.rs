@@ -37,7 +37,7 @@ fn pick_with(version: &Version<TableMeta>, running: &[Running]) -> Option<Plan> 
 }
 
 fn running(inputs: &[u64], output_level: usize, smallest: &'static str, largest: &'static str) -> Running {
-    Running { inputs: inputs.to_vec(), output_level, smallest: smallest.into(), largest: largest.into() }
+    Running { inputs: inputs.to_vec(), level: 0, output_level, smallest: smallest.into(), largest: largest.into() }
 }
 
 #[test]

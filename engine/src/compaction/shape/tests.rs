@@ -118,20 +118,13 @@ fn orders_are_what_they_say() {
     }
 }
 
-fn plan(level: usize, inputs: &[u64], range: (u32, u32)) -> Plan {
-    Plan {
-        kind: super::super::plan::PlanKind::Leveled,
-        level,
+fn job(level: usize, inputs: &[u64], range: (u32, u32)) -> Running {
+    Running {
         inputs: inputs.to_vec(),
+        level,
         output_level: level + 1,
-        output_inputs: Vec::new(),
         smallest: Bytes::copy_from_slice(&range.0.to_be_bytes()),
         largest: Bytes::copy_from_slice(&range.1.to_be_bytes()),
-        input_bytes: 0,
-        output_input_bytes: 0,
-        grandparents: Vec::new(),
-        trivial_move: false,
-        bottom: false,
     }
 }
 
@@ -141,13 +134,13 @@ fn round_robin_goes_on_where_it_stopped_and_around() {
     let mut shape = Shape::of(&Version::empty().apply(tables, &[]), PickOrder::RoundRobin);
     let order = |shape: &Shape| shape.candidates(3).collect::<Vec<_>>();
     assert_eq!(order(&shape), [0, 1, 2, 3]);
-    let first = plan(3, &[0, 1], (0, 19));
-    shape.start(&first);
+    let first = job(3, &[0, 1], (0, 19));
+    shape.start(first.clone());
     assert_eq!(order(&shape), [2, 3, 0, 1]);
     shape.install(Vec::new(), &[0, 1]);
     shape.finish(&first);
     assert_eq!(order(&shape), [0, 1]);
-    shape.start(&plan(3, &[3], (30, 39)));
+    shape.start(job(3, &[3], (30, 39)));
     assert_eq!(order(&shape), [0, 1]);
 }
 
@@ -155,20 +148,20 @@ fn round_robin_goes_on_where_it_stopped_and_around() {
 fn busy_bytes_are_given_back_whatever_becomes_of_a_job() {
     let tables = vec![(1, keyed(1, 0, 10, 5)), (1, keyed(2, 10, 10, 7)), (2, keyed(3, 0, 20, 11))];
     let mut shape = Shape::of(&Version::empty().apply(tables, &[]), PickOrder::default());
-    let job = plan(1, &[1], (0, 9));
-    shape.start(&job);
+    let job_of_1 = job(1, &[1], (0, 9));
+    shape.start(job_of_1.clone());
     assert_eq!((shape.idle_bytes(1), shape.level_bytes()[1], shape.running().len()), (7, 12, 1));
     assert!(shape.is_busy(&shape.tables(1)[0]) && !shape.is_busy(&shape.tables(1)[1]));
-    shape.finish(&job);
+    shape.finish(&job_of_1);
     assert_eq!((shape.idle_bytes(1), shape.running().len()), (12, 0), "it failed");
 
-    shape.start(&job);
+    shape.start(job_of_1.clone());
     shape.install(vec![(3, keyed(1, 0, 10, 5))], &[1]);
     assert_eq!((shape.idle_bytes(1), shape.idle_bytes(3), shape.level_bytes()[3]), (7, 0, 5), "moved, still busy");
-    shape.finish(&job);
+    shape.finish(&job_of_1);
     assert_eq!(shape.idle_bytes(3), 5);
 
-    shape.start(&plan(1, &[2], (10, 19)));
+    shape.start(job(1, &[2], (10, 19)));
     shape.install(vec![(2, keyed(9, 20, 5, 6))], &[2]);
     assert_eq!((shape.idle_bytes(1), shape.idle_bytes(2)), (0, 17), "outputs are not busy");
 }
