@@ -56,6 +56,7 @@ impl EntryBytes {
 }
 
 /// Entry sizes of one length of values.
+#[derive(Clone, Copy)]
 struct Measured {
     value_bytes: f64,
     put_memory: f64,
@@ -83,7 +84,7 @@ impl Costs {
         let (short, long) = workload.value_bounds(value_bytes);
         let measure = |value_bytes| measure(workload, options, key_bytes, value_bytes, dir);
         let short = measure(short)?;
-        let long = if long as f64 > short.value_bytes { measure(long)? } else { Measured { ..short } };
+        let long = if long as f64 > short.value_bytes { measure(long)? } else { short };
         let line = |of: fn(&Measured) -> f64| {
             EntryBytes::through((short.value_bytes, of(&short)), (long.value_bytes, of(&long)))
         };

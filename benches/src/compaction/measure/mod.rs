@@ -213,7 +213,7 @@ fn write_all(
     let (mut key, mut value, mut user_bytes) = (Vec::new(), Vec::new(), 0);
     let mut next_flush = pace.as_mut().and_then(Iterator::next);
     let began = Instant::now();
-    while let Some(operation) = operations.next()? {
+    while let Some(operation) = operations.next_write()? {
         let Operation { number, id, value_bytes } = operation;
         written.data().key(id, &mut key);
         if value_bytes.is_some() {
@@ -223,7 +223,7 @@ fn write_all(
             keyspace.delete(&key).map_err(fault)?;
         }
         user_bytes += written.note(&operation);
-        if number % NOTED_EACH == 0 {
+        if number.is_multiple_of(NOTED_EACH) {
             progress.note(number + 1, user_bytes, written.live_bytes());
             bar.set_position(number + 1);
         }

@@ -131,7 +131,7 @@ impl Operations {
     ///
     /// # Errors
     /// [`Error::Settings`] if the distribution cannot be drawn from.
-    pub fn next(&mut self) -> Result<Option<Operation>> {
+    pub fn next_write(&mut self) -> Result<Option<Operation>> {
         while self.left == 0 {
             let Some(phase) = self.phases.next() else { return Ok(None) };
             self.begin(phase)?;
@@ -283,7 +283,7 @@ mod tests {
 
     fn all(workload: Workload) -> Vec<Operation> {
         let mut operations = Operations::new(workload, &scale()).unwrap();
-        std::iter::from_fn(|| operations.next().unwrap()).collect()
+        std::iter::from_fn(|| operations.next_write().unwrap()).collect()
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::*;
 use clap::ValueEnum;
 
 fn scale() -> Scale {
-    Scale { keys: 20_000, memtable_kib: 64, gets: 2_000, ..Scale::default() }
+    Scale { keys: 8_000, memtable_kib: 64, gets: 1_000, ..Scale::default() }
 }
 
 fn run(workload: Workload, strategy: &str, scale: Scale) -> Outcome {
@@ -21,7 +21,7 @@ fn every_workload_runs_and_is_verified() {
     for &workload in Workload::value_variants() {
         let outcome = run(workload, "leveled+ratio=4", scale());
         let end = outcome.end();
-        assert_eq!(end.ops, 60_000, "{workload:?}");
+        assert_eq!(end.ops, 24_000, "{workload:?}");
         assert!(end.live_bytes > 0 && end.disk_bytes > end.live_bytes / 2, "{end:?}");
         let (present, absent) = outcome.touched();
         assert!((0.5..1.5).contains(&present.blocks) && absent.blocks < 0.5, "{workload:?}: {present:?} {absent:?}");
@@ -37,7 +37,7 @@ fn every_workload_runs_and_is_verified() {
 fn every_strategy_runs() {
     for strategy in Strategy::all() {
         let outcome = run(Workload::Uniform, &strategy.to_string(), Scale { passes: 2, ..scale() });
-        assert_eq!(outcome.end().ops, 40_000, "{strategy}");
+        assert_eq!(outcome.end().ops, 16_000, "{strategy}");
     }
 }
 
@@ -62,17 +62,12 @@ fn runs_are_what_the_simulator_says() {
         (Workload::Uniform, "leveled+dynamic=no+ratio=4"),
         (Workload::Zipf, "leveled+ratio=6"),
         (Workload::DeleteHeavy, "leveled"),
-        (Workload::Sequential, "leveled"),
         (Workload::TimeOrdered, "leveled"),
-        (Workload::OverwriteHeavy, "leveled+ratio=4"),
-        (Workload::GrowingValues, "leveled"),
-        (Workload::Uniform, "leveled+picker=oldest-first"),
         (Workload::Uniform, "leveled+picker=round-robin"),
-        (Workload::Uniform, "leveled+picker=largest-first"),
     ];
     let mut differences = Vec::new();
     for (workload, strategy) in cases {
-        let scale = Scale { keys: 60_000, background_threads: 1, paced: true, ..scale() };
+        let scale = Scale { keys: 40_000, passes: 2, background_threads: 1, paced: true, ..scale() };
         let dir = tempfile::tempdir().unwrap();
         let strategy: Strategy = strategy.parse().unwrap();
         let options = scale.keyspace_options(&strategy);
