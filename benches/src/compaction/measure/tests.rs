@@ -54,31 +54,47 @@ fn what_cannot_be_run_is_refused() {
     assert!(measure(&absent, &dir.path().join("absent"), &ProgressBar::hidden()).is_err());
 }
 
-/// The simulator says what the engine does, level by level, within the tolerance that [`Tolerance`] justifies.
+/// Runs the engine and the simulator, and finds them alike, level by level, within what [`Tolerance`] justifies.
+fn assert_as_simulated(workload: Workload, strategy: &str) {
+    let scale = Scale { keys: 40_000, passes: 2, background_threads: 1, paced: true, ..scale() };
+    let dir = tempfile::tempdir().unwrap();
+    let strategy: Strategy = strategy.parse().unwrap();
+    let options = scale.keyspace_options(&strategy);
+    let costs = Costs::measure(workload, &options, scale.key_bytes, scale.value_bytes, dir.path()).unwrap();
+    let spec = Spec { workload, strategy: strategy.to_string(), scale: scale.clone(), costs: Some(costs) };
+    let measured = measure(&spec, dir.path(), &ProgressBar::hidden()).unwrap();
+    let simulated = simulate(workload, &strategy, &scale, costs, |_, _| ()).unwrap();
+    let both = Comparison { measured, simulated };
+    println!("{both}");
+    assert_eq!(both.differences(Tolerance::default()), Vec::<String>::new());
+}
+
 #[test]
-fn runs_are_what_the_simulator_says() {
-    let cases = [
-        (Workload::Uniform, "leveled"),
-        (Workload::Uniform, "leveled+dynamic=no+ratio=4"),
-        (Workload::Zipf, "leveled+ratio=6"),
-        (Workload::DeleteHeavy, "leveled"),
-        (Workload::TimeOrdered, "leveled"),
-        (Workload::Uniform, "leveled+picker=round-robin"),
-    ];
-    let mut differences = Vec::new();
-    for (workload, strategy) in cases {
-        let scale = Scale { keys: 40_000, passes: 2, background_threads: 1, paced: true, ..scale() };
-        let dir = tempfile::tempdir().unwrap();
-        let strategy: Strategy = strategy.parse().unwrap();
-        let options = scale.keyspace_options(&strategy);
-        let costs = Costs::measure(workload, &options, scale.key_bytes, scale.value_bytes, dir.path()).unwrap();
-        let spec = Spec { workload, strategy: strategy.to_string(), scale: scale.clone(), costs: Some(costs) };
-        let measured = measure(&spec, dir.path(), &ProgressBar::hidden()).unwrap();
-        let simulated = simulate(workload, &strategy, &scale, costs, |_, _| ()).unwrap();
-        let both = Comparison { measured, simulated };
-        println!("{both}");
-        let these = both.differences(Tolerance::default());
-        differences.extend(these.into_iter().map(|difference| format!("{workload:?} x {strategy}: {difference}")));
-    }
-    assert!(differences.is_empty(), "{}", differences.join("\n"));
+fn uniform_draws_are_as_simulated() {
+    assert_as_simulated(Workload::Uniform, "leveled");
+}
+
+#[test]
+fn fixed_levels_are_as_simulated() {
+    assert_as_simulated(Workload::Uniform, "leveled+dynamic=no+ratio=4");
+}
+
+#[test]
+fn another_order_is_as_simulated() {
+    assert_as_simulated(Workload::Uniform, "leveled+picker=round-robin");
+}
+
+#[test]
+fn zipf_draws_are_as_simulated() {
+    assert_as_simulated(Workload::Zipf, "leveled+ratio=6");
+}
+
+#[test]
+fn deletes_are_as_simulated() {
+    assert_as_simulated(Workload::DeleteHeavy, "leveled");
+}
+
+#[test]
+fn a_moving_window_is_as_simulated() {
+    assert_as_simulated(Workload::TimeOrdered, "leveled");
 }
