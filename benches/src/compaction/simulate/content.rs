@@ -142,7 +142,12 @@ impl Run {
         })
     }
 
-    /// The number of the oldest tombstone, if there is one.
+    /// Whether there are any tombstones in it.
+    pub fn holds_tombstones(&self) -> bool {
+        self.shares.iter().any(|shares| shares.tombstone > 0.0)
+    }
+
+    /// Its segments by key.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }

@@ -121,7 +121,8 @@ impl Tree {
             _ => in_order(job.inputs()),
         };
         let mut merged = upper.over(&in_order(job.output_inputs()), population, now, dropped);
-        if job.output_level() > 0 {
+        // What lies below is many tables where the job spans all keys: only looked at where it matters.
+        if job.output_level() > 0 && merged.holds_tombstones() {
             let (first, last) = job.bounds();
             for range in nothing_below(&self.picker, job, (first, last.saturating_add(1))) {
                 merged.drop_tombstones(range, population, now, dropped);
