@@ -51,7 +51,7 @@ pub fn compaction(args: &MeasureArgs) -> Result<()> {
                 let simulated = simulate(workload, &strategy, &scale, costs, |_, _| ())?;
                 let both = Comparison { measured, simulated };
                 println!("{both}");
-                let differences = both.differences(Tolerance::default());
+                let differences = both.differences(Tolerance::of(workload));
                 comparison.note(both.measured)?;
                 comparison.note(both.simulated)?;
                 differences.into_iter().for_each(|difference| comparison.failed(&name, difference));

@@ -66,7 +66,7 @@ fn assert_as_simulated(workload: Workload, strategy: &str) {
     let simulated = simulate(workload, &strategy, &scale, costs, |_, _| ()).unwrap();
     let both = Comparison { measured, simulated };
     println!("{both}");
-    assert_eq!(both.differences(Tolerance::default()), Vec::<String>::new());
+    assert_eq!(both.differences(Tolerance::of(workload)), Vec::<String>::new());
 }
 
 #[test]

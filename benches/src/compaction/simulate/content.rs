@@ -142,6 +142,15 @@ impl Run {
         })
     }
 
+    /// The variance of the number of tombstones: of its entries in a segment, each is one with the same probability.
+    pub fn tombstone_variance(&self, population: &Population) -> f64 {
+        let variance = |(segment, density): (&Segment, Counts)| {
+            let tombstones = density.tombstones / density.entries().max(f64::MIN_POSITIVE);
+            segment.keys() * density.entries() * tombstones * (1.0 - tombstones)
+        };
+        self.densities(population).map(variance).sum()
+    }
+
     /// Whether there are any tombstones in it.
     pub fn holds_tombstones(&self) -> bool {
         self.shares.iter().any(|shares| shares.tombstone > 0.0)

@@ -62,7 +62,8 @@ pub fn simulate(
         account.look(memtable as u64 + 1, end == ops, &mut tree, &source, &costs);
         on_progress(end, ops);
     }
-    Ok(account.outcome(workload, strategy, scale, &tree, began))
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(account.outcome((workload, strategy, scale), &tree, &source, seconds))
 }
 
 /// What the writes were, and the tree over time.
@@ -98,9 +99,15 @@ impl Account {
         self.series.push(self.now);
     }
 
-    fn outcome(self, workload: Workload, strategy: &Strategy, scale: &Scale, tree: &Tree, began: Instant) -> Outcome {
+    fn outcome(
+        self,
+        (workload, strategy, scale): (Workload, &Strategy, &Scale),
+        tree: &Tree,
+        source: &Source,
+        seconds: f64,
+    ) -> Outcome {
         let mut levels = tree.levels();
-        read_amplification(&mut levels, tree, scale, workload);
+        read_amplification(&mut levels, tree, &self.truth, source);
         let deepest = (1..LEVELS).rev().find(|&level| levels[level].tables > 0).unwrap_or(LEVELS - 1);
         Outcome {
             origin: Origin::Simulated,
@@ -119,27 +126,26 @@ impl Account {
             levels,
             peak_space_amplification: peak_space_amplification(&self.series),
             series: self.series,
-            seconds: began.elapsed().as_secs_f64(),
+            seconds,
             idle_seconds: 0.0,
             picker_steps: Some(tree.picker_steps()),
         }
     }
 }
 
-/// What gets of keys drawn uniformly would touch: a key is in a level with the share of the keys that are, and is looked
-/// for there unless it was found above.
-fn read_amplification(levels: &mut [LevelOutcome; LEVELS], tree: &Tree, scale: &Scale, workload: Workload) {
-    let keys = workload.key_space(scale.keys, scale.passes) as f64;
-    let all: f64 = levels.iter().map(|level| level.entries as f64).sum();
-    // Of the keys that are somewhere at all.
-    let somewhere = all.min(keys).max(1.0);
+/// What gets would touch, of keys drawn uniformly: of those that are there (`truth`), and of all in the key space for
+/// those that are not. A key is in a level with the share of the keys that are, and is looked for there unless it was
+/// found above.
+fn read_amplification(levels: &mut [LevelOutcome; LEVELS], tree: &Tree, truth: &Run, source: &Source) {
+    let live = truth.counts(source.population()).puts.max(1.0);
     let mut looked_for = 1.0;
     for (number, level) in levels.iter_mut().enumerate() {
-        let tables = tree.coverage(number);
-        let found = (level.entries as f64 / somewhere).min(1.0) * looked_for;
-        let missed = (tables * looked_for - found).max(0.0);
-        level.present = Touched { tables: tables * looked_for, blocks: found + missed * FALSE_POSITIVES };
-        level.absent = Touched { tables, blocks: tables * FALSE_POSITIVES };
+        let tables = tree.coverage_of(number, truth) * looked_for;
+        let found = (level.entries as f64 / live).min(1.0) * looked_for;
+        let missed = (tables - found).max(0.0);
+        level.present = Touched { tables, blocks: found + missed * FALSE_POSITIVES };
+        let absent = tree.coverage(number);
+        level.absent = Touched { tables: absent, blocks: absent * FALSE_POSITIVES };
         looked_for -= found;
     }
 }

@@ -1,5 +1,7 @@
 //! [`Table`]: a virtual table, and cutting a merged run into such.
 
+use rand::rngs::StdRng;
+use rand_distr::{Distribution, StandardNormal};
 use siltstone::internals::compaction::{Cutter, VirtualTable};
 
 use super::super::costs::Costs;
@@ -45,11 +47,16 @@ impl Encoding<'_> {
 impl Table {
     /// A table of all of `run`; `None` if that is less than half an entry. The number and the ages are the caller's to
     /// set.
-    pub fn new(run: Run, population: &Population, encoding: Encoding<'_>) -> Option<Table> {
+    ///
+    /// The picker sees a number of tombstones that is drawn from `rng`: it asks whether half of the entries are, and
+    /// where a workload deletes as often as it puts, that is so of about half of the tables, and not of all or none.
+    pub fn new(run: Run, population: &Population, encoding: Encoding<'_>, rng: &mut StdRng) -> Option<Table> {
         let counts = run.counts(population);
         if counts.entries() < LEAST_ENTRIES {
             return None;
         }
+        let chance: f64 = StandardNormal.sample(rng);
+        let tombstones = counts.tombstones + chance * run.tombstone_variance(population).sqrt();
         let (first, last) = (run.segments().first()?.first, run.segments().last()?.end - 1);
         let meta = VirtualTable {
             number: 0,
@@ -57,7 +64,7 @@ impl Table {
             last,
             file_bytes: (encoding.bytes(&run, population).round() as u64).max(1),
             entries: (counts.entries().round() as u64).max(1),
-            tombstones: counts.tombstones.round() as u64,
+            tombstones: tombstones.clamp(0.0, counts.entries()).round() as u64,
             min_seqno: 0,
             max_seqno: 0,
         };
@@ -124,6 +131,7 @@ mod tests {
     use super::*;
     use crate::compaction::simulate::content::Shares;
     use crate::compaction::workload::Popularity;
+    use rand::SeedableRng;
     use siltstone::KeyspaceOptions;
     use siltstone::internals::compaction::VirtualTree;
 
@@ -147,10 +155,12 @@ mod tests {
         let costs = Costs::plain(16);
         let options = KeyspaceOptions::new().target_table_bytes(100_000);
         let mut tree = VirtualTree::new(&options, 1 << 20);
-        let whole = Table::new(run.clone(), &population(), Encoding { costs: &costs, bottom: false }).unwrap();
+        let encoding = Encoding { costs: &costs, bottom: false };
+        let mut rng = StdRng::seed_from_u64(1);
+        let whole = Table::new(run.clone(), &population(), encoding, &mut rng).unwrap();
         (1..5).for_each(|number| tree.flush(VirtualTable { number, ..whole.meta }));
         let job = tree.start_next().unwrap();
-        cut(run, &population(), Encoding { costs: &costs, bottom: false }, tree.cutter(&job))
+        cut(run, &population(), encoding, tree.cutter(&job))
     }
 
     #[test]
@@ -191,5 +201,27 @@ mod tests {
                 assert!((size / (whole / parts as f64) - 1.0).abs() < 0.02, "{size} of {whole}");
             }
         }
+    }
+
+    /// Tables of half puts and half tombstones: some have more of these, some have less; where only one kind is, all are
+    /// alike.
+    #[test]
+    fn tombstones_vary_as_draws_do() {
+        let costs = Costs::plain(16);
+        let encoding = Encoding { costs: &costs, bottom: false };
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut tables = |put, tombstone| -> Vec<u64> {
+            let segment = Segment { first: 0, end: 10_000, value_bytes: 84.0, birth: 0.0, oldest: 0.0 };
+            let run = Run::of_segment(segment, vec![Shares { put, tombstone, load: 0.0 }]);
+            let tables = (0..400).map(|_| Table::new(run.clone(), &population(), encoding, &mut rng).unwrap());
+            tables.map(|table| table.meta.tombstones).collect()
+        };
+        let mixed = tables(0.5, 0.5);
+        let more = mixed.iter().filter(|&&tombstones| tombstones >= 5000).count();
+        // 10,000 entries: a standard deviation of 50.
+        assert!((150..250).contains(&more) && mixed.iter().all(|tombstones| tombstones.abs_diff(5000) < 250));
+        assert!(mixed.iter().filter(|tombstones| tombstones.abs_diff(5000) < 50).count() > 200);
+        assert!(tables(0.0, 1.0).iter().all(|&tombstones| tombstones == 10_000));
+        assert!(tables(1.0, 0.0).iter().all(|&tombstones| tombstones == 0));
     }
 }

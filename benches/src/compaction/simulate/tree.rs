@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use siltstone::internals::compaction::{Job, LEVELS, VirtualTable, VirtualTree};
 use siltstone::internals::strategy::Strategy;
 
@@ -22,6 +24,7 @@ pub struct Tree {
     tables: HashMap<u64, Table>,
     next_number: u64,
     counters: [Counters; LEVELS],
+    rng: StdRng,
     /// The most file bytes there were at once since this was last asked, inputs and outputs of a job together.
     peak_bytes: u64,
 }
@@ -46,6 +49,7 @@ impl Tree {
             tables: HashMap::new(),
             next_number: 1,
             counters: Default::default(),
+            rng: StdRng::seed_from_u64(scale.seed),
             peak_bytes: 0,
         }
     }
@@ -54,7 +58,7 @@ impl Tree {
     /// nothing is due.
     pub fn flush(&mut self, run: Run, begin: u64, end: u64) {
         let encoding = Encoding { costs: &self.costs, bottom: false };
-        let Some(mut table) = Table::new(run, &self.population, encoding) else { return };
+        let Some(mut table) = Table::new(run, &self.population, encoding, &mut self.rng) else { return };
         (table.meta.min_seqno, table.meta.max_seqno) = (begin + 1, end);
         self.counters[0].written_bytes += table.meta.file_bytes;
         let meta = self.add(table);
@@ -132,7 +136,7 @@ impl Tree {
     }
 
     /// Tables of `merged`, cut as the engine's threads would, their ages those of the inputs that they meet.
-    fn outputs(&self, job: &Job, merged: &Run, inputs: &[VirtualTable]) -> Vec<Table> {
+    fn outputs(&mut self, job: &Job, merged: &Run, inputs: &[VirtualTable]) -> Vec<Table> {
         let encoding = Encoding { costs: &self.costs, bottom: job.is_bottom() };
         let input_bytes: u64 = inputs.iter().map(|meta| meta.file_bytes).sum();
         let worth = input_bytes / self.picker.target_table_bytes().saturating_mul(2).max(1);
@@ -141,8 +145,9 @@ impl Tree {
             .into_iter()
             .flat_map(|part| cut(&part, &self.population, encoding, self.picker.cutter(job)))
             .collect::<Vec<_>>();
-        let mut tables: Vec<Table> =
-            runs.into_iter().filter_map(|run| Table::new(run, &self.population, encoding)).collect();
+        let (population, rng) = (&self.population, &mut self.rng);
+        let tables = runs.into_iter().filter_map(|run| Table::new(run, population, encoding, rng));
+        let mut tables: Vec<Table> = tables.collect();
         // At the bottom sequence numbers are forgotten.
         for table in tables.iter_mut().filter(|_| !job.is_bottom()) {
             let met = || inputs.iter().filter(|meta| meta.first <= table.meta.last && meta.last >= table.meta.first);
@@ -189,6 +194,13 @@ impl Tree {
     pub fn coverage(&self, level: usize) -> f64 {
         let keys = self.population.keys() as f64;
         self.runs(level).map(|table| (table.meta.last - table.meta.first + 1) as f64 / keys).sum()
+    }
+
+    /// The share of the values of `run` whose keys lie within a table of `level`; of level 0, the sum over its tables.
+    pub fn coverage_of(&self, level: usize, run: &Run) -> f64 {
+        let all = run.counts(&self.population).puts.max(1.0);
+        let within = |table: &Table| run.slice(table.meta.first, table.meta.last + 1).counts(&self.population).puts;
+        self.runs(level).map(within).sum::<f64>() / all
     }
 
     fn runs(&self, level: usize) -> impl Iterator<Item = &Table> {
