@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::compaction;
 use crate::engines::{EngineKind, Floor, Siltstone};
 use crate::error::{Error, Result};
 use crate::run::{self, Plan};
@@ -23,9 +24,16 @@ pub struct Cli {
 enum Command {
     /// Runs workloads on all engines, in turn, and prints how they compare
     Run(RunArgs),
+    /// Runs compaction strategies under workloads, and prints what each level cost, beside the formula
+    Compaction(compaction::command::MeasureArgs),
+    /// Simulates the same with the engine's own picker, at sizes up to many terabytes
+    Simulate(compaction::command::SimulateArgs),
     /// One engine's part of a run; prints lines of JSON
     #[command(hide = true)]
     Session(SessionArgs),
+    /// One run of `compaction`; prints a line of JSON
+    #[command(hide = true)]
+    CompactionSession(compaction::command::SessionArgs),
 }
 
 #[derive(Debug, Args)]
@@ -70,7 +78,10 @@ struct SessionArgs {
 pub fn execute(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Run(args) => execute_run(args),
+        Command::Compaction(args) => compaction::run::compaction(&args),
+        Command::Simulate(args) => compaction::run::simulation(&args),
         Command::Session(args) => execute_session(args),
+        Command::CompactionSession(args) => compaction::run::session(&args),
     }
 }
 

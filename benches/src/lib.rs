@@ -3,8 +3,17 @@
 //! A *session* runs a list of workloads, in order, on one engine, in a process and a directory of its own, and checks
 //! every answer it gets. A *run* repeats the sessions of all engines in turn and reports medians. An engine is added
 //! under [`engines`], a workload under [`workloads`]; neither knows the other.
+//!
+//! The [`compaction`] suite runs or simulates compaction strategies under workloads of its own:
+//!
+//! ```sh
+//! cargo run --release -p siltstone-benches -- compaction --quick
+//! cargo run --release -p siltstone-benches -- compaction --check --keys 300000 --strategies leveled
+//! cargo run --release -p siltstone-benches -- simulate --data-gib 10240 --passes 1 --workloads uniform --strategies leveled
+//! ```
 
 pub mod cli;
+pub mod compaction;
 pub mod data;
 pub mod engines;
 pub mod error;

@@ -93,7 +93,7 @@ fn install(
                 ..Edit::default()
             })
         },
-        || tree.install(sealed, |version| version.apply(handles.clone(), &[])),
+        || tree.install(sealed, handles.clone(), &[]),
     )?;
     if installed.is_none() {
         handles.iter().for_each(|(_, handle)| handle.mark_obsolete());

@@ -382,6 +382,15 @@ impl Keyspace {
     }
 
     /// Which open database this handle belongs to.
+    /// What a get made now would read, for [`internals`](crate::internals).
+    #[cfg(feature = "internals")]
+    pub(crate) fn latest(&self) -> Result<(Arc<View>, SeqNo)> {
+        let view = self.tree.view_arc();
+        let seqno = self.db.store.visible();
+        self.check_view(seqno)?;
+        Ok((view, seqno))
+    }
+
     pub(crate) fn database(&self) -> u64 {
         self.db.store.instance
     }

@@ -19,6 +19,9 @@ mod flush;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 mod iter;
 mod key;
 mod keyspace;

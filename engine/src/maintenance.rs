@@ -166,10 +166,10 @@ pub(crate) fn wait_until_idle(store: &Store) -> Result<()> {
 pub(crate) fn compact_all(store: &Arc<Store>, tree: &Arc<Tree>) -> Result<()> {
     // A compaction that began before may still keep what a snapshot needed that is gone by now, so what it writes is
     // to be rewritten too: the limit below which tables are comes after it.
-    let begun_before: Vec<u64> = tree.running.lock().iter().flat_map(|job| job.inputs.clone()).collect();
+    let begun_before: Vec<u64> = tree.shape.lock().running().iter().flat_map(|job| job.inputs.clone()).collect();
     store.wait_until(|| {
-        let running = tree.running.lock();
-        !running.iter().flat_map(|job| &job.inputs).any(|number| begun_before.contains(number))
+        let shape = tree.shape.lock();
+        !shape.running().iter().flat_map(|job| &job.inputs).any(|number| begun_before.contains(number))
     })?;
     let request = ManualRequest {
         smallest: None,

@@ -119,7 +119,7 @@ impl KeyspaceMetrics {
             memtable_bytes: view.memtables().map(|memtable| memtable.bytes() as u64).sum(),
             memtable_entries: view.memtables().map(|memtable| memtable.entries()).sum(),
             sealed_memtables: view.sealed.len() as u64,
-            running_compactions: tree.running.lock().len() as u64,
+            running_compactions: tree.shape.lock().running().len() as u64,
             compaction_debt_bytes: scores.debt_bytes,
             amplification,
         }

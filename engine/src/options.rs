@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
+use crate::compaction::order::PickOrder;
 use crate::error::{Error, Result};
 use crate::fs::{FileSystem, OsFileSystem};
 
@@ -280,6 +281,8 @@ pub struct KeyspaceOptions {
     pub(crate) base_level_bytes: Option<u64>,
     pub(crate) target_table_bytes: Option<u64>,
     pub(crate) memtable: MemtableKind,
+    /// Not kept in the manifest.
+    pub(crate) pick_order: PickOrder,
 }
 
 impl Default for KeyspaceOptions {
@@ -294,6 +297,7 @@ impl Default for KeyspaceOptions {
             base_level_bytes: None,
             target_table_bytes: None,
             memtable: MemtableKind::default(),
+            pick_order: PickOrder::default(),
         }
     }
 }

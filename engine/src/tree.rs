@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::batch::KeyspaceId;
-use crate::compaction::shape::Running;
+use crate::compaction::shape::Shape;
 use crate::error::{Error, Result};
 use crate::key::SeqNo;
 use crate::memtable::Memtable;
@@ -33,8 +33,9 @@ pub(crate) struct Tree {
     dropped_at: AtomicU64,
     /// Held by the one flush of this tree: sealed memtables are flushed oldest first.
     pub(crate) flushing: Mutex<()>,
-    /// The compactions of this tree that are under way.
-    pub(crate) running: Mutex<Vec<Running>>,
+    /// The tables of the view's version as the picker sees them, and the compactions that are under way. Taken inside
+    /// `replacing`, never around it.
+    pub(crate) shape: Mutex<Shape>,
     pub(crate) amplification: Amplification,
     /// Set by the first write that was not logged: closing must not lose it.
     pub(crate) unlogged: AtomicBool,
@@ -50,6 +51,7 @@ impl Tree {
         active: Arc<Memtable>,
         version: Version<TableHandle>,
     ) -> Self {
+        let shape = Shape::of(&version, options.pick_order);
         Tree {
             id,
             name,
@@ -58,7 +60,7 @@ impl Tree {
             replacing: Mutex::new(()),
             dropped_at: AtomicU64::new(NOT_DROPPED),
             flushing: Mutex::new(()),
-            running: Mutex::default(),
+            shape: Mutex::new(shape),
             amplification: Amplification::default(),
             unlogged: AtomicBool::new(false),
             pressure: AtomicU64::new(0),
@@ -70,6 +72,7 @@ impl Tree {
     }
 
     pub(crate) fn set_options(&self, options: KeyspaceOptions) {
+        self.shape.lock().set_order(options.pick_order);
         self.options.store(Arc::new(options));
     }
 
@@ -100,27 +103,29 @@ impl Tree {
         });
     }
 
-    /// Takes `flushed` out of the sealed memtables and puts a new version in place, in one step: no reader misses a key
-    /// or finds it twice.
-    pub(crate) fn install(
-        &self,
-        flushed: &[Arc<Memtable>],
-        change: impl FnOnce(&Version<TableHandle>) -> Version<TableHandle>,
-    ) {
-        self.update_view(|view| {
-            let gone = |memtable: &Arc<Memtable>| flushed.iter().any(|other| Arc::ptr_eq(other, memtable));
-            View {
-                active: view.active.clone(),
-                sealed: view.sealed.iter().filter(|memtable| !gone(memtable)).cloned().collect(),
-                version: Arc::new(change(&view.version)),
-            }
-        });
+    /// Takes `flushed` out of the sealed memtables, and in the version puts `added` in the place of the tables whose
+    /// numbers are in `removed`, in one step: no reader misses a key or finds it twice.
+    pub(crate) fn install(&self, flushed: &[Arc<Memtable>], added: Vec<(usize, Arc<TableHandle>)>, removed: &[u64]) {
+        let metas = added.iter().map(|(level, table)| (*level, Arc::new(table.meta.clone()))).collect();
+        let _one_at_a_time = self.replacing.lock();
+        let view = self.view.load();
+        let gone = |memtable: &Arc<Memtable>| flushed.iter().any(|other| Arc::ptr_eq(other, memtable));
+        let next = View {
+            active: view.active.clone(),
+            sealed: view.sealed.iter().filter(|memtable| !gone(memtable)).cloned().collect(),
+            version: Arc::new(view.version.apply(added, removed)),
+        };
+        // Both together: who picks sees the shape of the version that it then reads.
+        let mut shape = self.shape.lock();
+        self.view.store(Arc::new(next));
+        shape.install(metas, removed);
     }
 
     /// Lets go of everything the tree holds (it was dropped, or the database was closed); live iterators keep their own
     /// views.
     pub(crate) fn clear(&self, empty: Arc<Memtable>) {
         self.update_view(|_| View { active: empty, sealed: Vec::new(), version: Arc::new(Version::empty()) });
+        *self.shape.lock() = Shape::empty(self.options().pick_order);
     }
 
     /// Marks the tree dropped by the operation `seqno`.

@@ -121,7 +121,6 @@ mod tests {
     use crate::fs::SimFileSystem;
     use crate::options::Options;
     use crate::table::handle::TableHandle;
-    use crate::version::version::Version;
 
     #[test]
     fn a_table_that_is_not_what_the_manifest_states_is_found() {
@@ -138,7 +137,7 @@ mod tests {
             let mut stated = meta.clone();
             change(&mut stated);
             let handle = TableHandle::new(stated, store.tables.clone());
-            tree.install(&[], |_| Version::empty().apply(vec![(0, handle)], &[]));
+            tree.install(&[], vec![(0, handle)], &[meta.number]);
             db.verify()
         };
         for change in [

@@ -15,7 +15,7 @@ use crate::compaction::output::{Outputs, Written};
 use crate::compaction::plan::Plan;
 use crate::compaction::retention::Retention;
 use crate::compaction::score::{LeveledOptions, Scores};
-use crate::compaction::shape::{Running, Shape};
+use crate::compaction::shape::Shape;
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::key::{MAX_SEQNO, SeqNo};
@@ -92,9 +92,8 @@ pub(crate) fn picker_options(store: &Store, tree: &Tree) -> LeveledOptions {
 /// The scores of a tree as it is now.
 pub(crate) fn scores(store: &Store, tree: &Tree) -> (Scores, LeveledOptions) {
     let options = picker_options(store, tree);
-    let running = tree.running.lock();
-    let view = tree.view_arc();
-    (Scores::new(&Shape::new(&view.version, &running), &options), options)
+    let scores = Scores::new(&tree.shape.lock(), &options);
+    (scores, options)
 }
 
 impl Job {
@@ -104,12 +103,10 @@ impl Job {
             return None;
         }
         let options = picker_options(store, tree);
-        let mut running = tree.running.lock();
-        // Inside the lock, since a finished job installs its version before it leaves `running`.
-        let version = tree.view().version.clone();
+        let mut shape = tree.shape.lock();
         let oldest = store.snapshots.oldest().unwrap_or(u64::MAX);
-        let plan = leveled::pick(&Shape::new(&version, &running), &options, oldest)?;
-        Some(Job::start(store, tree, plan, options, version, &mut running, pause))
+        let plan = leveled::pick(&shape, &options, oldest)?;
+        Some(Job::start(store, tree, plan, options, &mut shape, pause))
     }
 
     /// The next step of a compaction that a caller asked for.
@@ -118,12 +115,11 @@ impl Job {
             return Step::Done;
         }
         let options = picker_options(store, tree);
-        let mut running = tree.running.lock();
-        let version = tree.view().version.clone();
-        match pick_range(&Shape::new(&version, &running), &options, request) {
+        let mut shape = tree.shape.lock();
+        match pick_range(&shape, &options, request) {
             ManualStep::Done => Step::Done,
             ManualStep::Blocked => Step::Blocked,
-            ManualStep::Run(plan) => Step::Run(Job::start(store, tree, plan, options, version, &mut running, pause)),
+            ManualStep::Run(plan) => Step::Run(Job::start(store, tree, plan, options, &mut shape, pause)),
         }
     }
 
@@ -132,11 +128,12 @@ impl Job {
         tree: &Arc<Tree>,
         plan: Plan,
         options: LeveledOptions,
-        version: Arc<Version<TableHandle>>,
-        running: &mut Vec<Running>,
+        shape: &mut Shape,
         pause: Pause,
     ) -> Started {
-        running.push(plan.running());
+        shape.start(plan.running());
+        // The version that the shape is of: both change under the lock that is held here.
+        let version = tree.view().version.clone();
         let job = Arc::new(Job {
             snapshots: store.snapshots.list(),
             store: store.clone(),
@@ -292,7 +289,8 @@ impl Job {
 
     /// The handles of some tables of a level, in the level's order.
     fn handles<'j>(&'j self, level: usize, numbers: &'j [u64]) -> impl Iterator<Item = &'j Arc<TableHandle>> {
-        let tables = self.version.levels()[level].tables();
+        let (smallest, largest) = (&self.plan.smallest, &self.plan.largest);
+        let tables = self.version.run(level, smallest, largest);
         tables.iter().filter(move |handle| numbers.contains(&handle.meta.number))
     }
 
@@ -317,6 +315,7 @@ impl Job {
             merged_entries: written.entries_read,
             dropped_shadowed: written.shadowed,
             dropped_tombstones: written.tombstones_dropped,
+            tombstone_ages: written.tombstone_ages,
         };
         self.tree.amplification.record_compaction(self.plan.output_level, &work);
         Ok(())
@@ -343,7 +342,7 @@ impl Job {
                 let live = state.keyspaces.contains_key(&self.tree.id);
                 live.then(|| Edit { keyspaces: vec![keyspace], ..Edit::default() })
             },
-            || self.tree.install(&[], |version| version.apply(leveled, &numbers)),
+            || self.tree.install(&[], leveled, &numbers),
         )?;
         let unused = if installed.is_some() { obsolete } else { &handles };
         unused.iter().for_each(|handle| handle.mark_obsolete());
@@ -384,10 +383,6 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        let mut running = self.job.tree.running.lock();
-        let own = self.job.plan.running();
-        if let Some(at) = running.iter().position(|other| other.inputs == own.inputs) {
-            running.swap_remove(at);
-        }
+        self.job.tree.shape.lock().finish(&self.job.plan.running());
     }
 }

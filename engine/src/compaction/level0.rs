@@ -11,19 +11,19 @@ const INTRA_LEVEL0_EXTRA: usize = 2;
 ///
 /// What goes down must not leave an older entry of its keys behind in level 0, where it would be found first. So a
 /// table may go only with every older table that it overlaps, and not at all if one of those is busy.
-pub(super) fn groups<'a>(shape: &Shape<'a>) -> Vec<Vec<TableShape<'a>>> {
-    let mut groups: Vec<Vec<TableShape<'a>>> = Vec::new();
-    let mut blocked: Vec<TableShape<'a>> = Vec::new();
-    let meets = |a: &TableShape<'_>, b: &TableShape<'_>| a.meta.overlaps(&b.meta.smallest, &b.meta.largest);
-    for &table in shape.levels[0].iter().rev() {
-        if table.busy || blocked.iter().any(|older| meets(older, &table)) {
+pub(super) fn groups(shape: &Shape) -> Vec<Vec<TableShape>> {
+    let mut groups: Vec<Vec<TableShape>> = Vec::new();
+    let mut blocked: Vec<&TableShape> = Vec::new();
+    let meets = |a: &TableShape, b: &TableShape| a.meta.overlaps(&b.meta.smallest, &b.meta.largest);
+    for table in shape.tables(0).iter().rev() {
+        if shape.is_busy(table) || blocked.iter().any(|older| meets(older, table)) {
             blocked.push(table);
             continue;
         }
         let (met, rest): (Vec<_>, Vec<_>) =
-            groups.into_iter().partition(|group| group.iter().any(|other| meets(other, &table)));
+            groups.into_iter().partition(|group| group.iter().any(|other| meets(other, table)));
         groups = rest;
-        let mut group: Vec<_> = met.into_iter().flatten().chain([table]).collect();
+        let mut group: Vec<_> = met.into_iter().flatten().chain([table.clone()]).collect();
         group.sort_by_key(|table| std::cmp::Reverse((table.meta.max_seqno, table.meta.number)));
         groups.push(group);
     }
@@ -33,7 +33,7 @@ pub(super) fn groups<'a>(shape: &Shape<'a>) -> Vec<Vec<TableShape<'a>>> {
 }
 
 /// The most useful compaction of level 0 into `output_level`, or else inside level 0.
-pub(super) fn pick(shape: &Shape<'_>, options: &LeveledOptions, output_level: usize) -> Option<Plan> {
+pub(super) fn pick(shape: &Shape, options: &LeveledOptions, output_level: usize) -> Option<Plan> {
     let groups = groups(shape);
     trivial_moves(shape, options, &groups, output_level)
         .or_else(|| {
@@ -45,13 +45,13 @@ pub(super) fn pick(shape: &Shape<'_>, options: &LeveledOptions, output_level: us
 /// One plan for all tables that overlap neither another level-0 table nor anything in `output_level`: what a sorted
 /// load leaves.
 fn trivial_moves(
-    shape: &Shape<'_>,
+    shape: &Shape,
     options: &LeveledOptions,
-    groups: &[Vec<TableShape<'_>>],
+    groups: &[Vec<TableShape>],
     output_level: usize,
 ) -> Option<Plan> {
-    let movable = |group: &&Vec<TableShape<'_>>| group.len() == 1 && alone(shape, options, &group[0], output_level);
-    let mut moved: Vec<_> = groups.iter().filter(movable).map(|group| group[0]).collect();
+    let movable = |group: &&Vec<TableShape>| group.len() == 1 && alone(shape, options, &group[0], output_level);
+    let mut moved: Vec<_> = groups.iter().filter(movable).map(|group| group[0].clone()).collect();
     moved.sort_by_key(|table| std::cmp::Reverse((table.meta.max_seqno, table.meta.number)));
     let (smallest, largest) = bounds(&moved)?;
     Some(Plan {
@@ -70,13 +70,14 @@ fn trivial_moves(
     })
 }
 
-fn alone(shape: &Shape<'_>, options: &LeveledOptions, table: &TableShape<'_>, output_level: usize) -> bool {
-    Plan::down(shape, options, PlanKind::Leveled, 0, &[*table], output_level).is_some_and(|plan| plan.trivial_move)
+fn alone(shape: &Shape, options: &LeveledOptions, table: &TableShape, output_level: usize) -> bool {
+    Plan::down(shape, options, PlanKind::Leveled, 0, std::slice::from_ref(table), output_level)
+        .is_some_and(|plan| plan.trivial_move)
 }
 
 /// Whether the first `count` tables are newer as a whole than those after them. Outputs of one earlier merge are not
 /// among each other: their ages interleave, though their keys do not.
-fn apart_in_age(tables: &[TableShape<'_>], count: usize) -> bool {
+fn apart_in_age(tables: &[TableShape], count: usize) -> bool {
     let oldest_seqno = tables[..count].iter().map(|table| table.meta.min_seqno).min();
     tables.get(count).is_none_or(|older| oldest_seqno.is_none_or(|seqno| seqno > older.meta.max_seqno))
 }
@@ -86,18 +87,18 @@ fn apart_in_age(tables: &[TableShape<'_>], count: usize) -> bool {
 /// The tables are adjacent in age, so that the outputs, wherever they are split, stand where the inputs stood. As long
 /// as one more table lowers the bytes to write per table saved, it is taken; so an earlier such output, large already,
 /// is not written again and again.
-fn intra_level0(shape: &Shape<'_>, options: &LeveledOptions) -> Option<Plan> {
-    let idle = shape.levels[0].iter().take_while(|table| !table.busy).count();
+fn intra_level0(shape: &Shape, options: &LeveledOptions) -> Option<Plan> {
+    let idle = shape.tables(0).iter().take_while(|table| !shape.is_busy(table)).count();
     if idle < options.level0_trigger + INTRA_LEVEL0_EXTRA {
         return None;
     }
-    let newest = &shape.levels[0][..idle];
+    let newest = &shape.tables(0)[..idle];
     let cost = |count: usize| file_bytes(&newest[..count]) as f64 / (count - 1) as f64;
     let mut count = 2;
     while count < idle && cost(count + 1) <= cost(count) {
         count += 1;
     }
-    while count > 0 && !apart_in_age(&shape.levels[0], count) {
+    while count > 0 && !apart_in_age(shape.tables(0), count) {
         count -= 1;
     }
     if count < options.level0_trigger.max(2) {

@@ -13,40 +13,21 @@ use super::shape::{Shape, TableShape};
 /// First what is over its target, the highest score first. When no level is, tables dense in tombstones.
 /// `oldest_snapshot_seqno` is the sequence number of the oldest live snapshot, `u64::MAX` if there is none: it says
 /// which tombstones a compaction would be sure to drop.
-pub(crate) fn pick(shape: &Shape<'_>, options: &LeveledOptions, oldest_snapshot_seqno: SeqNo) -> Option<Plan> {
+pub(crate) fn pick(shape: &Shape, options: &LeveledOptions, oldest_snapshot_seqno: SeqNo) -> Option<Plan> {
     let scores = Scores::new(shape, options);
     let urgent = scores.urgent().find_map(|level| match level {
         0 => level0::pick(shape, options, scores.level0_output),
-        level => min_overlap(shape, options, level),
+        level => first_in_order(shape, options, level),
     });
     urgent.or_else(|| tombstone_dense(shape, options, scores.level0_output, oldest_snapshot_seqno))
 }
 
-/// The table of `level` that costs the least to merge into the next one: fewest overlapped bytes per own byte
-/// (RocksDB's `kMinOverlappingRatio`), the oldest of equals.
-fn min_overlap(shape: &Shape<'_>, options: &LeveledOptions, level: usize) -> Option<Plan> {
-    let below = &shape.levels[level + 1];
-    let mut candidates: Vec<(f64, u64, usize)> = Vec::new();
-    let mut begin = 0;
-    for (at, table) in shape.levels[level].iter().enumerate() {
-        // Both levels are sorted by key, so the overlapped runs only move forward; neighbours may share one table.
-        while below.get(begin).is_some_and(|other| other.meta.largest < table.meta.smallest) {
-            begin += 1;
-        }
-        let overlapped = below[begin..].iter().take_while(|other| other.meta.smallest <= table.meta.largest);
-        let (mut bytes, mut busy) = (0, table.busy);
-        for other in overlapped {
-            bytes += other.meta.file_bytes;
-            busy |= other.busy;
-        }
-        if !busy {
-            candidates.push((bytes as f64 / table.meta.file_bytes.max(1) as f64, table.meta.number, at));
-        }
-    }
-    candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    candidates.iter().find_map(|&(_, _, at)| {
-        Plan::down(shape, options, PlanKind::Leveled, level, &shape.levels[level][at..=at], level + 1)
-    })
+/// The table of `level` that comes first in the shape's order and is not blocked.
+fn first_in_order(shape: &Shape, options: &LeveledOptions, level: usize) -> Option<Plan> {
+    let tables = shape.tables(level);
+    shape
+        .candidates(level)
+        .find_map(|at| Plan::down(shape, options, PlanKind::Leveled, level, &tables[at..=at], level + 1))
 }
 
 /// A compaction that gives space back although no level is over its target.
@@ -54,21 +35,21 @@ fn min_overlap(shape: &Shape<'_>, options: &LeveledOptions, level: usize) -> Opt
 /// Every answer makes progress, so that this cannot go on forever: a table with something below it moves down, and one
 /// with nothing below it is only rewritten if all of its tombstones are older than any snapshot, and so all of them go.
 fn tombstone_dense(
-    shape: &Shape<'_>,
+    shape: &Shape,
     options: &LeveledOptions,
     level0_output: usize,
     oldest_snapshot_seqno: SeqNo,
 ) -> Option<Plan> {
     let kind = PlanKind::TombstoneDense;
-    let wanted = |level: usize, table: &TableShape<'_>| dense(shape, level, table, oldest_snapshot_seqno);
+    let wanted = |level: usize, table: &TableShape| dense(shape, level, table, oldest_snapshot_seqno);
     let level0 = level0::groups(shape)
         .into_iter()
         .filter(|group| group.iter().any(|table| wanted(0, table).is_some()))
         .find_map(|group| Plan::down(shape, options, kind, 0, &group, level0_output));
     let deeper = || {
         (1..LEVELS).find_map(|level| {
-            let tables = &shape.levels[level];
-            (0..tables.len()).find_map(|at| match wanted(level, &tables[at])? {
+            let tables = shape.tables(level);
+            shape.dense(level).find_map(|at| match wanted(level, &tables[at])? {
                 Dense::Here => Plan::in_place(shape, options, kind, level, &tables[at..=at]),
                 Dense::Below => Plan::down(shape, options, kind, level, &tables[at..=at], level + 1),
             })
@@ -85,9 +66,9 @@ enum Dense {
     Below,
 }
 
-fn dense(shape: &Shape<'_>, level: usize, table: &TableShape<'_>, oldest_snapshot_seqno: SeqNo) -> Option<Dense> {
-    let meta = table.meta;
-    if table.busy || meta.tombstones == 0 || meta.tombstones < meta.entries.div_ceil(4) {
+fn dense(shape: &Shape, level: usize, table: &TableShape, oldest_snapshot_seqno: SeqNo) -> Option<Dense> {
+    let meta = &table.meta;
+    if shape.is_busy(table) || meta.tombstones == 0 || meta.tombstones < meta.entries.div_ceil(4) {
         return None;
     }
     if level == LAST_LEVEL || shape.nothing_below(level, &meta.smallest, &meta.largest) {

@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
-use crate::compaction::plan::{Grandparent, Plan};
+use crate::compaction::cut::Cutter;
+use crate::compaction::plan::Plan;
 use crate::compaction::retention::{Retention, Verdict};
 use crate::compaction::score::LeveledOptions;
 use crate::cursor::Cursor;
@@ -16,6 +17,7 @@ use crate::table::builder::{TableBuilder, TableWriteOptions};
 use crate::table::handle::table_path;
 use crate::table::properties::Origin;
 use crate::tree::Tree;
+use crate::version::amplification::TombstoneAges;
 
 /// How often a long run looks whether something more urgent waits: about every hundred blocks.
 const ENTRIES_A_CHECK: u32 = 4096;
@@ -26,6 +28,23 @@ pub(crate) struct Written {
     pub(crate) entries_read: u64,
     pub(crate) shadowed: u64,
     pub(crate) tombstones_dropped: u64,
+    /// Of all tombstones left out.
+    pub(crate) tombstone_ages: TombstoneAges,
+}
+
+impl Written {
+    /// Counts an entry that was left out when `seqno` was the newest there was.
+    #[inline]
+    fn drop_entry(&mut self, verdict: Verdict, trailer: Trailer, seqno: SeqNo) {
+        match verdict {
+            Verdict::Keep(_) => {}
+            Verdict::DropShadowed => self.shadowed += 1,
+            Verdict::DropTombstone => self.tombstones_dropped += 1,
+        }
+        if trailer.is_delete() {
+            self.tombstone_ages.add(seqno.saturating_sub(trailer.seqno()));
+        }
+    }
 }
 
 impl std::ops::Add for Written {
@@ -35,6 +54,7 @@ impl std::ops::Add for Written {
             entries_read: self.entries_read + other.entries_read,
             shadowed: self.shadowed + other.shadowed,
             tombstones_dropped: self.tombstones_dropped + other.tombstones_dropped,
+            tombstone_ages: self.tombstone_ages + other.tombstone_ages,
         }
     }
 }
@@ -44,15 +64,7 @@ pub(crate) struct Outputs<'s> {
     store: &'s Store,
     table_options: TableWriteOptions,
     origin: Origin,
-    target_bytes: u64,
-    /// How many bytes of the level below the output one table may overlap: what a later compaction of it has to
-    /// rewrite.
-    max_overlap_bytes: u64,
-    /// The tables of the level below the output, ascending: where cutting keeps later compactions small.
-    grandparents: &'s [Grandparent],
-    next_grandparent: usize,
-    /// Bytes of the level below that the current table overlaps.
-    overlap_bytes: u64,
+    cutter: Cutter<'s>,
     current: Option<TableBuilder>,
     finished: Vec<TableMeta>,
     started: Vec<u64>,
@@ -63,13 +75,15 @@ pub(crate) struct Outputs<'s> {
     last_prefix: u64,
     last_trailer: Trailer,
     written: Written,
+    /// The newest visible write when this began: what the ages of tombstones are counted to.
+    begun_seqno: SeqNo,
 }
 
 impl<'s> Outputs<'s> {
     /// For a flush: one table, uncompressed unless every level is to be compressed. It holds every write of `tree` up to
     /// `flushed_seqno` that is in no table yet.
     pub(crate) fn level0(store: &'s Store, tree: &Tree, flushed_seqno: SeqNo) -> Self {
-        Outputs::with(store, tree, flushed_seqno, false, u64::MAX, 0, &[])
+        Outputs::with(store, tree, flushed_seqno, false, Cutter::new(u64::MAX, 0, &[]))
     }
 
     /// For a compaction: cut near the target size, where tables of the level below the output end.
@@ -81,24 +95,11 @@ impl<'s> Outputs<'s> {
         picker: &LeveledOptions,
         plan: &'s Plan,
     ) -> Self {
-        // Inside level 0 the outputs must stay one run: tables of one age.
-        let target_bytes = if plan.output_level == 0 { u64::MAX } else { picker.target_table_bytes };
-        let grandparents = if plan.output_level == 0 { &[][..] } else { &plan.grandparents };
-        let max_overlap_bytes = picker.max_grandparent_bytes();
-        let outputs =
-            Outputs::with(store, tree, flushed_seqno, plan.bottom, target_bytes, max_overlap_bytes, grandparents);
+        let outputs = Outputs::with(store, tree, flushed_seqno, plan.bottom, Cutter::of(plan, picker));
         Outputs { limited: true, ..outputs }
     }
 
-    fn with(
-        store: &'s Store,
-        tree: &Tree,
-        flushed_seqno: SeqNo,
-        bottom: bool,
-        target_bytes: u64,
-        max_overlap_bytes: u64,
-        grandparents: &'s [Grandparent],
-    ) -> Self {
+    fn with(store: &'s Store, tree: &Tree, flushed_seqno: SeqNo, bottom: bool, cutter: Cutter<'s>) -> Self {
         let options = tree.options();
         let compress = match options.compression {
             Compression::None => false,
@@ -114,11 +115,7 @@ impl<'s> Outputs<'s> {
                 compress,
             },
             origin: Origin { keyspace: tree.id, name: tree.name.to_string(), flushed_seqno },
-            target_bytes,
-            max_overlap_bytes,
-            grandparents,
-            next_grandparent: 0,
-            overlap_bytes: 0,
+            cutter,
             current: None,
             finished: Vec::new(),
             started: Vec::new(),
@@ -128,6 +125,7 @@ impl<'s> Outputs<'s> {
             last_prefix: 0,
             last_trailer: Trailer(0),
             written: Written::default(),
+            begun_seqno: store.visible(),
         }
     }
 
@@ -164,8 +162,7 @@ impl<'s> Outputs<'s> {
             self.written.entries_read += 1;
             match retention.decide(cursor.trailer(), || exists_below(key)) {
                 Verdict::Keep(trailer) => self.table()?.add(key, trailer, cursor.value())?,
-                Verdict::DropShadowed => self.written.shadowed += 1,
-                Verdict::DropTombstone => self.written.tombstones_dropped += 1,
+                dropped => self.written.drop_entry(dropped, cursor.trailer(), self.begun_seqno),
             }
             cursor.next()?;
             until_check -= 1;
@@ -200,35 +197,11 @@ impl<'s> Outputs<'s> {
         self.last_key.clear();
         self.last_key.extend_from_slice(key);
         self.last_prefix = prefix;
-        let passed = self.pass_grandparents(key);
-        if self.current.as_ref().is_some_and(|table| self.cut_here(table.file_bytes(), passed)) {
-            self.cut()?;
-        }
-        Ok(())
-    }
-
-    /// Passes the tables below that end before `key`; whether there were any.
-    fn pass_grandparents(&mut self, key: &[u8]) -> bool {
-        let before = self.next_grandparent;
-        while let Some(table) = self.grandparents.get(self.next_grandparent).filter(|table| table.largest[..] < *key) {
-            self.overlap_bytes = self.overlap_bytes.saturating_add(table.file_bytes);
-            self.next_grandparent += 1;
-        }
-        self.next_grandparent > before
-    }
-
-    /// A table is cut where a table of the level below ends, from half the target on, so that a later compaction of it
-    /// reads few tables in part; earlier when it would overlap too much. Where no such place comes, half over the
-    /// target; where none is left, at the target.
-    fn cut_here(&self, bytes: u64, passed: bool) -> bool {
-        let target = self.target_bytes;
-        let aligned = passed && (bytes >= target / 2 || self.overlap_bytes > self.max_overlap_bytes);
-        let more_to_come = self.next_grandparent < self.grandparents.len();
-        aligned || bytes >= if more_to_come { target.saturating_add(target / 2) } else { target }
+        let open_bytes = self.current.as_ref().map(TableBuilder::file_bytes);
+        if self.cutter.cuts_before(key, open_bytes) { self.cut() } else { Ok(()) }
     }
 
     fn cut(&mut self) -> Result<()> {
-        self.overlap_bytes = 0;
         if let Some(table) = self.current.take() {
             self.finished.push(table.finish()?);
         }

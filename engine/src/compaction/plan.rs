@@ -62,18 +62,18 @@ pub(crate) struct Plan {
 }
 
 /// Smallest and largest key of some tables; `None` without tables.
-pub(super) fn bounds<'a>(tables: &[TableShape<'a>]) -> Option<(&'a Bytes, &'a Bytes)> {
+pub(super) fn bounds(tables: &[TableShape]) -> Option<(&Bytes, &Bytes)> {
     let smallest = tables.iter().map(|table| &table.meta.smallest).min()?;
     let largest = tables.iter().map(|table| &table.meta.largest).max()?;
     Some((smallest, largest))
 }
 
 /// The length of the tables' files together.
-pub(super) fn file_bytes(tables: &[TableShape<'_>]) -> u64 {
+pub(super) fn file_bytes(tables: &[TableShape]) -> u64 {
     tables.iter().map(|table| table.meta.file_bytes).sum()
 }
 
-fn numbers(tables: &[TableShape<'_>]) -> Vec<u64> {
+fn numbers(tables: &[TableShape]) -> Vec<u64> {
     tables.iter().map(|table| table.meta.number).collect()
 }
 
@@ -83,16 +83,16 @@ impl Plan {
     ///
     /// `None` if that is blocked by a running compaction.
     pub(super) fn down(
-        shape: &Shape<'_>,
+        shape: &Shape,
         options: &LeveledOptions,
         kind: PlanKind,
         level: usize,
-        inputs: &[TableShape<'_>],
+        inputs: &[TableShape],
         output_level: usize,
     ) -> Option<Plan> {
         let (smallest, largest) = bounds(inputs)?;
-        let overlapped = &shape.levels[output_level][shape.run(output_level, smallest, largest)];
-        if inputs.iter().chain(overlapped).any(|table| table.busy) {
+        let overlapped = &shape.tables(output_level)[shape.run(output_level, smallest, largest)];
+        if inputs.iter().chain(overlapped).any(|table| shape.is_busy(table)) {
             return None;
         }
         let inputs =
@@ -105,13 +105,13 @@ impl Plan {
     /// Rewrites `inputs`, neighbours in `level`, without merging them with another level. `None` if one is busy, or if
     /// a running compaction may put a table between them, which an output could then overlap.
     pub(super) fn in_place(
-        shape: &Shape<'_>,
+        shape: &Shape,
         options: &LeveledOptions,
         kind: PlanKind,
         level: usize,
-        inputs: &[TableShape<'_>],
+        inputs: &[TableShape],
     ) -> Option<Plan> {
-        if inputs.iter().any(|table| table.busy) {
+        if inputs.iter().any(|table| shape.is_busy(table)) {
             return None;
         }
         let mut plan = Plan::of(shape, options, kind, (level, inputs), (level, &[]))?;
@@ -122,11 +122,11 @@ impl Plan {
     }
 
     fn of(
-        shape: &Shape<'_>,
+        shape: &Shape,
         options: &LeveledOptions,
         kind: PlanKind,
-        (level, inputs): (usize, &[TableShape<'_>]),
-        (output_level, overlapped): (usize, &[TableShape<'_>]),
+        (level, inputs): (usize, &[TableShape]),
+        (output_level, overlapped): (usize, &[TableShape]),
     ) -> Option<Plan> {
         let (mut smallest, mut largest) = bounds(inputs)?;
         if let Some((first, last)) = bounds(overlapped) {
@@ -134,7 +134,7 @@ impl Plan {
         }
         let grandparents: Vec<Grandparent> = match output_level + 1 {
             LEVELS => Vec::new(),
-            below => shape.levels[below][shape.run(below, smallest, largest)].iter().map(Grandparent::of).collect(),
+            below => shape.tables(below)[shape.run(below, smallest, largest)].iter().map(Grandparent::of).collect(),
         };
         let bottom = shape.nothing_below(output_level, smallest, largest);
         let grandparent_bytes: u64 = grandparents.iter().map(|table| table.file_bytes).sum();
@@ -162,13 +162,13 @@ impl Plan {
     pub(crate) fn running(&self) -> Running {
         let inputs = self.inputs.iter().chain(&self.output_inputs).copied().collect();
         let (smallest, largest) = (self.smallest.clone(), self.largest.clone());
-        Running { inputs, output_level: self.output_level, smallest, largest }
+        Running { inputs, level: self.level, output_level: self.output_level, smallest, largest }
     }
 }
 
 impl Grandparent {
-    fn of(table: &TableShape<'_>) -> Self {
-        let meta = table.meta;
+    fn of(table: &TableShape) -> Self {
+        let meta = &table.meta;
         Grandparent { smallest: meta.smallest.clone(), largest: meta.largest.clone(), file_bytes: meta.file_bytes }
     }
 }
@@ -182,22 +182,22 @@ fn may_move(options: &LeveledOptions, kind: PlanKind, level: usize, bottom: bool
 
 /// `inputs`, grown to all neighbours that come for free: those that overlap nothing in the output level but what is
 /// merged anyway.
-fn expanded<'s, 'a>(
-    shape: &'s Shape<'a>,
+fn expanded<'s>(
+    shape: &'s Shape,
     options: &LeveledOptions,
     level: usize,
-    inputs: &'s [TableShape<'a>],
+    inputs: &'s [TableShape],
     output_level: usize,
-    overlapped: &[TableShape<'a>],
-) -> &'s [TableShape<'a>] {
+    overlapped: &[TableShape],
+) -> &'s [TableShape] {
     let Some((smallest, largest)) = bounds(overlapped) else {
         return inputs;
     };
-    let grown = &shape.levels[level][shape.run(level, smallest, largest)];
-    let fits = |grown: &[TableShape<'_>]| {
+    let grown = &shape.tables(level)[shape.run(level, smallest, largest)];
+    let fits = |grown: &[TableShape]| {
         bounds(grown).is_some_and(|(first, last)| {
             shape.run(output_level, first, last).len() == overlapped.len()
-                && !grown.iter().any(|table| table.busy)
+                && !grown.iter().any(|table| shape.is_busy(table))
                 && file_bytes(grown) + file_bytes(overlapped) <= options.max_job_bytes()
         })
     };

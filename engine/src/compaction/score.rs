@@ -3,6 +3,7 @@
 use crate::options::{Compression, KeyspaceOptions};
 use crate::version::{LAST_LEVEL, LEVELS};
 
+use super::order::PickOrder;
 use super::shape::Shape;
 
 /// What leveled compaction needs to know of a keyspace's options, with defaults filled in.
@@ -20,6 +21,8 @@ pub(crate) struct LeveledOptions {
     pub(crate) target_table_bytes: u64,
     /// Whether only the bottom level is compressed, so that a flushed table must not get there by changing its level.
     pub(crate) compress_bottom: bool,
+    /// Which table of a level goes down first.
+    pub(crate) pick_order: PickOrder,
 }
 
 impl LeveledOptions {
@@ -33,6 +36,7 @@ impl LeveledOptions {
             base_bytes: options.base_level_bytes.unwrap_or(memtable_bytes.saturating_mul(4)).max(1),
             target_table_bytes: options.target_table_bytes.unwrap_or(target_table_bytes).max(1),
             compress_bottom: options.compression == Compression::Lz4Bottom,
+            pick_order: options.pick_order,
         }
     }
 
@@ -67,10 +71,10 @@ pub(crate) struct Scores {
 
 impl Scores {
     /// The scores of `shape`.
-    pub(crate) fn new(shape: &Shape<'_>, options: &LeveledOptions) -> Self {
-        let (base_level, targets) = targets(&shape.level_bytes, options);
+    pub(crate) fn new(shape: &Shape, options: &LeveledOptions) -> Self {
+        let (base_level, targets) = targets(&shape.level_bytes(), options);
         let level0_output = shape.first_populated().map_or(base_level, |first| first.min(base_level));
-        let scores = std::array::from_fn(|level| match (level, shape.idle_bytes[level], targets[level]) {
+        let scores = std::array::from_fn(|level| match (level, shape.idle_bytes(level), targets[level]) {
             (0, ..) => level0_score(shape, options),
             (LAST_LEVEL, ..) | (_, 0, _) => 0.0,
             // Nothing is too large here, the level is only in the way: after what is far over its target, before what
@@ -94,9 +98,9 @@ fn ratio(a: u64, b: u64) -> f64 {
     a as f64 / b.max(1) as f64
 }
 
-fn level0_score(shape: &Shape<'_>, options: &LeveledOptions) -> f64 {
-    let tables = shape.levels[0].iter().filter(|table| !table.busy).count();
-    ratio(tables as u64, options.level0_trigger as u64).max(ratio(shape.idle_bytes[0], options.base_bytes))
+fn level0_score(shape: &Shape, options: &LeveledOptions) -> f64 {
+    let tables = shape.tables(0).iter().filter(|table| !shape.is_busy(table)).count();
+    ratio(tables as u64, options.level0_trigger as u64).max(ratio(shape.idle_bytes(0), options.base_bytes))
 }
 
 /// The base level and the targets. With dynamic levels (RocksDB's `level_compaction_dynamic_level_bytes`) the bottom
@@ -127,20 +131,21 @@ fn targets(level_bytes: &[u64; LEVELS], options: &LeveledOptions) -> (usize, [u6
 /// Level 0 is rewritten with all of the level it goes to; of each deeper level what is over its target is, with its
 /// share of the next one.
 fn debt(
-    shape: &Shape<'_>,
+    shape: &Shape,
     options: &LeveledOptions,
     targets: &[u64; LEVELS],
     level0_output: usize,
     level0_is_due: bool,
 ) -> u64 {
+    let level_bytes = shape.level_bytes();
     let mut debt = 0.0;
     let mut incoming = 0.0;
     if level0_is_due {
-        incoming = shape.level_bytes[0] as f64;
-        let overlapped = shape.level_bytes[level0_output] as f64;
+        incoming = level_bytes[0] as f64;
+        let overlapped = level_bytes[level0_output] as f64;
         debt += incoming + overlapped.min(incoming * options.level_ratio as f64);
     }
-    for (pair, &target) in shape.level_bytes.windows(2).zip(targets).skip(level0_output) {
+    for (pair, &target) in level_bytes.windows(2).zip(targets).skip(level0_output) {
         let bytes = pair[0] as f64 + incoming;
         let excess = (bytes - target as f64).max(0.0);
         if excess > 0.0 {
@@ -166,6 +171,7 @@ mod tests {
             base_bytes: 1000,
             target_table_bytes: 250,
             compress_bottom: false,
+            pick_order: PickOrder::MinOverlap,
         }
     }
 

@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::leveled::pick;
 use super::manual::{ManualRequest, ManualStep, pick_range};
+use super::order::PickOrder;
 use super::plan::{Plan, PlanKind};
 use super::score::{LeveledOptions, Scores};
 use super::shape::{Running, Shape};
@@ -67,6 +68,7 @@ struct Tree {
     options: LeveledOptions,
     memtable_entries: usize,
     version: Version<SimTable>,
+    shape: Shape,
     memtable: BTreeMap<u32, Entry>,
     model: BTreeMap<u32, Entry>,
     jobs: Vec<(Plan, Running)>,
@@ -90,11 +92,13 @@ impl Tree {
             base_bytes: memtable_bytes * 4,
             target_table_bytes: memtable_bytes / 2,
             compress_bottom: false,
+            pick_order: PickOrder::MinOverlap,
         };
         Tree {
             options,
             memtable_entries,
             version: Version::empty(),
+            shape: Shape::empty(PickOrder::MinOverlap),
             memtable: BTreeMap::new(),
             model: BTreeMap::new(),
             jobs: Vec::new(),
@@ -136,16 +140,14 @@ impl Tree {
     }
 
     fn install(&mut self, added: Vec<(usize, Arc<SimTable>)>, removed: &[u64]) {
+        let metas = added.iter().map(|(level, table)| (*level, Arc::new(table.meta.clone()))).collect();
+        self.shape.install(metas, removed);
         self.version = self.version.apply(added, removed);
         self.version.check().unwrap();
     }
 
-    fn running(&self) -> Vec<Running> {
-        self.jobs.iter().map(|(_, running)| running.clone()).collect()
-    }
-
     fn pick(&self) -> Option<Plan> {
-        pick(&Shape::new(&self.version, &self.running()), &self.options, self.oldest_snapshot)
+        pick(&self.shape, &self.options, self.oldest_snapshot)
     }
 
     fn start(&mut self, plan: Plan) {
@@ -154,6 +156,7 @@ impl Tree {
         assert!(running.inputs.iter().all(|number| !busy.contains(number)), "picked while busy: {plan:?}");
         assert!(!plan.inputs.is_empty());
         *self.kinds.entry(format!("{:?}{}", plan.kind, if plan.trivial_move { " move" } else { "" })).or_default() += 1;
+        self.shape.start(running.clone());
         self.jobs.push((plan, running));
     }
 
@@ -172,6 +175,7 @@ impl Tree {
             assert!(plan.output_inputs.is_empty() && plan.level < plan.output_level);
             self.moved_bytes += plan.input_bytes;
             self.install(inputs.into_iter().map(|table| (plan.output_level, table)).collect(), &running.inputs);
+            self.shape.finish(&running);
             return;
         }
         let entries = self.merge(&plan, &inputs);
@@ -179,6 +183,7 @@ impl Tree {
         self.compacted_bytes += outputs.iter().map(|table| table.meta.file_bytes).sum::<u64>();
         let added = outputs.into_iter().map(|table| (plan.output_level, Arc::new(table))).collect();
         self.install(added, &running.inputs);
+        self.shape.finish(&running);
     }
 
     /// Of each key the newest entry, and that only if it is no tombstone that hides nothing. (No snapshots:
@@ -245,8 +250,7 @@ impl Tree {
     fn settle(&mut self, rng: &mut StdRng) {
         let limit = 20_000;
         assert!(self.work(rng, limit) < limit, "no end of compactions: {:?}", self.version);
-        let shape = Shape::new(&self.version, &[]);
-        let scores = Scores::new(&shape, &self.options);
+        let scores = Scores::new(&self.shape, &self.options);
         assert_eq!(scores.urgent().next(), None, "{scores:?}");
         assert_eq!(scores.debt_bytes, 0, "{scores:?}");
     }
@@ -422,8 +426,7 @@ fn manual_compaction_ends_with_all_at_the_bottom() {
         loop {
             steps += 1;
             assert!(steps < 3000, "no end");
-            let running = tree.running();
-            let step = pick_range(&Shape::new(&tree.version, &running), &tree.options, &request);
+            let step = pick_range(&tree.shape, &tree.options, &request);
             match step {
                 ManualStep::Run(plan) => {
                     assert_eq!(plan.kind, PlanKind::Manual);

@@ -50,6 +50,34 @@ pub(crate) struct CompactionWork {
     pub(crate) dropped_shadowed: u64,
     /// Tombstones dropped because nothing they could hide is left.
     pub(crate) dropped_tombstones: u64,
+    /// Of all tombstones that are gone, whether dropped or overwritten.
+    pub(crate) tombstone_ages: TombstoneAges,
+}
+
+/// How old tombstones were when a compaction removed them, in operations on the database since they were written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TombstoneAges {
+    pub(crate) count: u64,
+    pub(crate) sum: u64,
+    pub(crate) max: u64,
+}
+
+impl TombstoneAges {
+    /// Counts one more.
+    pub(crate) fn add(&mut self, age: u64) {
+        *self = *self + TombstoneAges { count: 1, sum: age, max: age };
+    }
+}
+
+impl std::ops::Add for TombstoneAges {
+    type Output = TombstoneAges;
+    fn add(self, other: TombstoneAges) -> TombstoneAges {
+        TombstoneAges {
+            count: self.count + other.count,
+            sum: self.sum.saturating_add(other.sum),
+            max: self.max.max(other.max),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +89,7 @@ struct LevelCounters {
     merged_entries: Counter,
     dropped_shadowed: Counter,
     dropped_tombstones: Counter,
+    tombstone_ages: Mutex<TombstoneAges>,
 }
 
 /// How many of the entries that compactions moved down met an older entry of their key; each compaction counts half as
@@ -123,6 +152,9 @@ impl Amplification {
         level.merged_entries.add(work.merged_entries);
         level.dropped_shadowed.add(work.dropped_shadowed);
         level.dropped_tombstones.add(work.dropped_tombstones);
+        let mut ages = level.tombstone_ages.lock();
+        *ages = *ages + work.tombstone_ages;
+        drop(ages);
         self.shadowing.lock().add(work.upper_entries, work.dropped_shadowed);
     }
 
@@ -151,6 +183,7 @@ impl Amplification {
         let user_bytes = self.user_bytes.get();
         let levels: [LevelSnapshot; LEVELS] = std::array::from_fn(|level| {
             let (counters, totals) = (&self.levels[level], version.levels()[level].totals());
+            let ages = *counters.tombstone_ages.lock();
             LevelSnapshot {
                 tables: version.levels()[level].tables().len() as u64,
                 file_bytes: totals.file_bytes,
@@ -164,6 +197,9 @@ impl Amplification {
                 merged_entries: counters.merged_entries.get(),
                 dropped_shadowed: counters.dropped_shadowed.get(),
                 dropped_tombstones: counters.dropped_tombstones.get(),
+                tombstones_gone: ages.count,
+                tombstone_age_mean: ratio(ages.sum, ages.count),
+                tombstone_age_max: ages.max,
                 write_amplification: ratio(counters.written_bytes.get(), user_bytes),
             }
         });
@@ -221,11 +257,16 @@ fn live_user_bytes<T: HasMeta>(version: &Version<T>, shadow_share: f64) -> u64 {
 /// level rewrites about `f = 0.6 T` times what is pushed with min-overlap picking (6 at T = 10). After the cost model
 /// of Dayan, Athanassoulis, Idreos, "Monkey" (SIGMOD 2017), with the constants of `3` for log, flush and the first
 /// merge, and of `f` as measured in practice.
-fn predicted_write_amplification(live_user_bytes: u64, memtable_bytes: u64, level_ratio: u64) -> f64 {
+pub(crate) fn predicted_write_amplification(live_user_bytes: u64, memtable_bytes: u64, level_ratio: u64) -> f64 {
+    let levels = predicted_levels(live_user_bytes, memtable_bytes, level_ratio);
+    3.0 + (0.6 * level_ratio.max(2) as f64 + 1.0) * (levels - 1.0)
+}
+
+/// The `L` of [`predicted_write_amplification`].
+pub(crate) fn predicted_levels(live_user_bytes: u64, memtable_bytes: u64, level_ratio: u64) -> f64 {
     let ratio_f = level_ratio.max(2) as f64;
     let memtables = live_user_bytes as f64 / memtable_bytes.max(1) as f64;
-    let levels = (memtables * (ratio_f - 1.0) / ratio_f).max(1.0).log(ratio_f).ceil().max(1.0);
-    3.0 + (0.6 * ratio_f + 1.0) * (levels - 1.0)
+    (memtables * (ratio_f - 1.0) / ratio_f).max(1.0).log(ratio_f).ceil().max(1.0)
 }
 
 /// What one level holds and has cost since the keyspace was opened. Reads, writes, moves and drops are counted at the
@@ -257,6 +298,12 @@ pub struct LevelSnapshot {
     pub dropped_shadowed: u64,
     /// Tombstones that they dropped because nothing was left to hide.
     pub dropped_tombstones: u64,
+    /// Tombstones that they removed, for that or because a newer entry of the key made them useless.
+    pub tombstones_gone: u64,
+    /// How old those were on average, in operations on the database since they were written.
+    pub tombstone_age_mean: f64,
+    /// How old the oldest of them was.
+    pub tombstone_age_max: u64,
     /// `written_bytes` / user bytes.
     pub write_amplification: f64,
 }
@@ -386,6 +433,7 @@ mod tests {
             merged_entries: 30,
             dropped_shadowed: 5,
             dropped_tombstones: 1,
+            tombstone_ages: TombstoneAges { count: 2, sum: 30, max: 20 },
         };
         counters.record_compaction(6, &work);
         counters.record_get(3, 2);
@@ -399,6 +447,7 @@ mod tests {
         assert_eq!((snapshot.tables_per_get, snapshot.blocks_per_get), (2.0, 1.0));
         assert_eq!(snapshot.live_user_bytes, 10_500);
         assert_eq!(snapshot.space_amplification, 11_000.0 / 10_500.0);
+        assert_eq!((snapshot.levels[6].tombstone_age_mean, snapshot.levels[6].tombstone_age_max), (15.0, 20));
         assert_eq!((snapshot.levels[6].moved_bytes, snapshot.levels[6].dropped_shadowed), (50, 5));
     }
 

@@ -15,7 +15,7 @@ use crate::table::{HasMeta, TableMeta};
 use super::LEVELS;
 
 /// The order of level 0: newest first, by largest sequence number, then by file number.
-pub(super) fn newer_first(a: &TableMeta, b: &TableMeta) -> Ordering {
+pub(crate) fn newer_first(a: &TableMeta, b: &TableMeta) -> Ordering {
     (b.max_seqno, b.number).cmp(&(a.max_seqno, a.number))
 }
 
@@ -278,6 +278,17 @@ impl<T: HasMeta> Version<T> {
     #[inline]
     pub(crate) fn key_range_may_exist_below(&self, level: usize, key: &[u8]) -> bool {
         self.levels.iter().skip((level + 1).max(1)).any(|level| level.find(key).is_some())
+    }
+
+    /// The tables of `level` that meet `smallest..=largest`; of level 0 all.
+    pub(crate) fn run(&self, level: usize, smallest: &[u8], largest: &[u8]) -> &[Arc<T>] {
+        let tables = self.levels[level].tables();
+        if level == 0 {
+            return tables;
+        }
+        let begin = tables.partition_point(|table| table.meta().largest < smallest);
+        let len = tables[begin..].partition_point(|table| table.meta().smallest <= largest);
+        &tables[begin..begin + len]
     }
 
     /// The length of all table files together, in bytes.

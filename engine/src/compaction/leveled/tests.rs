@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::super::manual::{ManualRequest, ManualStep, pick_range};
+use super::super::order::PickOrder;
 use super::super::shape::Running;
 use super::*;
 use crate::table::TableMeta;
@@ -16,6 +17,7 @@ fn options() -> LeveledOptions {
         base_bytes: 4000,
         target_table_bytes: 1000,
         compress_bottom: false,
+        pick_order: PickOrder::MinOverlap,
     }
 }
 
@@ -35,7 +37,7 @@ fn pick_with(version: &Version<TableMeta>, running: &[Running]) -> Option<Plan> 
 }
 
 fn running(inputs: &[u64], output_level: usize, smallest: &'static str, largest: &'static str) -> Running {
-    Running { inputs: inputs.to_vec(), output_level, smallest: smallest.into(), largest: largest.into() }
+    Running { inputs: inputs.to_vec(), level: 0, output_level, smallest: smallest.into(), largest: largest.into() }
 }
 
 #[test]
