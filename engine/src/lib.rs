@@ -19,6 +19,7 @@ mod flush;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
+mod ingest;
 mod iter;
 mod key;
 mod keyspace;
@@ -38,6 +39,7 @@ mod snapshot;
 mod store;
 mod sync;
 mod table;
+mod tenure;
 #[cfg(test)]
 mod testing;
 mod tree;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::background::Part;
 use crate::compaction::leveled;
 use crate::compaction::manual::{ManualRequest, ManualStep, pick_range};
-use crate::compaction::output::{Outputs, Written};
+use crate::compaction::output::{Outputs, Written, remove_tables};
 use crate::compaction::plan::Plan;
 use crate::compaction::retention::Retention;
 use crate::compaction::score::{LeveledOptions, Scores};
@@ -24,7 +24,7 @@ use crate::read::view::Source;
 use crate::store::Store;
 use crate::sync::{Condvar, Mutex};
 use crate::table::TableMeta;
-use crate::table::handle::{TableHandle, table_path};
+use crate::table::handle::TableHandle;
 use crate::table::iterator::TableCursor;
 use crate::table::level_iterator::LevelCursor;
 use crate::tree::Tree;
@@ -225,17 +225,9 @@ impl Job {
         match error {
             None => Ok((tables, written)),
             Some(error) => {
-                self.remove_files(&tables);
+                remove_tables(&self.store, tables.iter().map(|meta| meta.number));
                 Err(error)
             }
-        }
-    }
-
-    /// Best effort: what stays is an orphan that the next open removes.
-    fn remove_files(&self, tables: &[TableMeta]) {
-        for meta in tables {
-            let _left_over =
-                self.store.options.file_system.remove_file(&table_path(&self.store.directory, meta.number));
         }
     }
 
@@ -338,13 +330,16 @@ impl Job {
         let added: Vec<_> = tables.into_iter().map(|meta| (plan.output_level, meta)).collect();
         let leveled: Vec<_> = handles.iter().map(|handle| (plan.output_level, handle.clone())).collect();
         let keyspace = KeyspaceEdit { id: self.tree.id, flushed_seqno: None, removed, added };
-        let installed = self.store.versions.install(
-            |state| {
-                let live = state.keyspaces.contains_key(&self.tree.id);
-                live.then(|| Edit { keyspaces: vec![keyspace], ..Edit::default() })
-            },
-            || self.tree.install(&[], |version| version.apply(leveled, &numbers)),
-        )?;
+        // A compaction on a caller's thread may come to its end after the database was closed.
+        let installed = self.store.tenure.during(|| {
+            self.store.versions.install(
+                |state| {
+                    let live = state.keyspaces.contains_key(&self.tree.id);
+                    live.then(|| Edit { keyspaces: vec![keyspace], ..Edit::default() })
+                },
+                || self.tree.install(&[], |version| version.apply(leveled, &numbers)),
+            )
+        })??;
         let unused = if installed.is_some() { obsolete } else { &handles };
         unused.iter().for_each(|handle| handle.mark_obsolete());
         Ok(())
