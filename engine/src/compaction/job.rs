@@ -20,7 +20,7 @@ use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::key::{MAX_SEQNO, SeqNo};
 use crate::read::merge::MergeCursor;
-use crate::read::view::Source;
+use crate::read::view::{Source, by_key};
 use crate::store::Store;
 use crate::sync::{Condvar, Mutex};
 use crate::table::TableMeta;
@@ -255,8 +255,13 @@ impl Job {
     fn sources(&self) -> Result<Vec<Source>> {
         let mut sources = Vec::new();
         if self.plan.level == 0 {
-            for handle in self.inputs() {
-                sources.push(Source::Table(TableCursor::for_compaction(handle.table_arc()?)));
+            let inputs: Vec<_> = self.inputs().cloned().collect();
+            // The tables of one ingest are one run, see `Version::level0_runs`.
+            for run in inputs.chunk_by(|a, b| a.meta.max_seqno == b.meta.max_seqno) {
+                sources.push(match run {
+                    [handle] => Source::Table(TableCursor::for_compaction(handle.table_arc()?)),
+                    run => Source::Level(LevelCursor::for_compaction(by_key(run))),
+                });
             }
         } else {
             sources.push(Source::Level(LevelCursor::for_compaction(self.inputs().cloned().collect())));

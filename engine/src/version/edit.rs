@@ -406,6 +406,7 @@ mod tests {
             last_seqno: Some(MAX_SEQNO),
             log_floor: Some(LogFloor { segment: 7, prev_seqno: 650 }),
             log_synced_seqno: Some(0),
+            ingested_seqno: Some(899),
             metadata: Some(BTreeMap::from([("".to_owned(), vec![1]), ("position".to_owned(), vec![])])),
         }
     }
