@@ -1,8 +1,46 @@
 //! Where ingested tables go.
 
-use crate::compaction::shape::Shape;
+use crate::compaction::shape::{Running, Shape};
 use crate::table::TableMeta;
+use crate::tree::Tree;
 use crate::version::LEVELS;
+
+/// Places for tables, kept free until this goes: in the eyes of the picker a compaction is about to put tables there.
+pub(super) struct Places<'t> {
+    tree: &'t Tree,
+    levels: Vec<usize>,
+    reserved: Vec<Running>,
+}
+
+impl<'t> Places<'t> {
+    /// Chooses a level for each of `tables`, see [`levels`], and keeps it free.
+    pub(super) fn reserve(tree: &'t Tree, tables: &[TableMeta]) -> Self {
+        let mut running = tree.running.lock();
+        // Inside the lock, since a finished compaction installs its version before it leaves `running`.
+        let levels = levels(&Shape::new(&tree.view().version, &running), tables);
+        let reserve = |(&output_level, table): (&usize, &TableMeta)| {
+            let (smallest, largest) = (table.smallest.clone(), table.largest.clone());
+            Running { inputs: vec![table.number], output_level, smallest, largest }
+        };
+        // In level 0 there is room for any number.
+        let reserved: Vec<Running> = levels.iter().zip(tables).filter(|(level, _)| **level > 0).map(reserve).collect();
+        running.extend(reserved.iter().cloned());
+        drop(running);
+        Places { tree, levels, reserved }
+    }
+
+    /// The level of each table.
+    pub(super) fn levels(&self) -> &[usize] {
+        &self.levels
+    }
+}
+
+impl Drop for Places<'_> {
+    fn drop(&mut self) {
+        let own = |other: &Running| self.reserved.iter().any(|reserved| reserved.inputs == other.inputs);
+        self.tree.running.lock().retain(|other| !own(other));
+    }
+}
 
 /// The level of each of `tables`: the deepest one such that nothing which the table overlaps lies there or above, or will
 /// once the running compactions are done. 0 if there is none: in level 0 what is newer is found first, and an ingested
@@ -11,7 +49,7 @@ use crate::version::LEVELS;
 /// What lies deeper is older, so it may be overlapped. A running compaction may put a table anywhere between the first
 /// and the last key of its inputs. It also relies on nothing being put below its output that it did not know of when it
 /// decided which tombstones may go: its output counts as lying there, so nothing is.
-pub(super) fn levels(shape: &Shape<'_>, tables: &[TableMeta]) -> Vec<usize> {
+fn levels(shape: &Shape<'_>, tables: &[TableMeta]) -> Vec<usize> {
     let deepest_free = |table: &TableMeta| (0..LEVELS).take_while(|&level| is_free(shape, level, table)).last();
     tables.iter().map(|table| deepest_free(table).unwrap_or(0)).collect()
 }

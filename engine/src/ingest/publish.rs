@@ -8,9 +8,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::place;
+use super::place::Places;
 use crate::compaction::output::remove_tables;
-use crate::compaction::shape::{Running, Shape};
 use crate::cursor::Cursor;
 use crate::db::DbHandle;
 use crate::error::{Error, Result};
@@ -42,8 +41,7 @@ pub(super) fn publish(handle: &DbHandle, writer: &Writer, tree: &Arc<Tree>, tabl
         let cursors = store.cursors.lock();
         check_unfollowed(&cursors)?;
         let _only_flush = tree.flushing.lock();
-        let running = tree.running.lock();
-        writer.with_state(|state| ingest.commit(state, &running))
+        writer.with_state(|state| ingest.commit(state))
     });
     match &answer {
         Ok(_) => store.compaction_wanted(tree),
@@ -74,11 +72,9 @@ pub(super) fn check_unfollowed(cursors: &Cursors) -> Result<()> {
 /// Does beforehand what would take long while writers wait.
 fn prepare(handle: &DbHandle, writer: &Writer, ingest: &Ingest<'_>) -> Result<()> {
     writer.sync_all()?;
-    let flush_first = {
-        let running = ingest.tree.running.lock();
-        let view = ingest.tree.view_arc();
-        ingest.meets_memtables(&view, &ingest.levels(&view, &running))?
-    };
+    let places = Places::reserve(ingest.tree, &ingest.tables);
+    let flush_first = ingest.meets_memtables(&ingest.tree.view(), &places)?;
+    drop(places);
     if flush_first { handle.flush_trees(std::slice::from_ref(ingest.tree)) } else { Ok(()) }
 }
 
@@ -92,35 +88,30 @@ struct Ingest<'a> {
 }
 
 impl Ingest<'_> {
-    fn levels(&self, view: &View, running: &[Running]) -> Vec<usize> {
-        place::levels(&Shape::new(&view.version, running), &self.tables)
-    }
-
-    /// Under the commit lock, and those of the tree.
-    fn commit(&mut self, state: &mut CommitState, running: &[Running]) -> Result<SeqNo> {
+    /// Under the commit lock, and that of the tree's flushes.
+    fn commit(&mut self, state: &mut CommitState) -> Result<SeqNo> {
         self.store.health.check_write()?;
         self.tree.check_live(MAX_SEQNO)?;
         let sync = |wal: &Wal| wal.sync_all().inspect_err(|error| self.store.health.fail("syncing the log", error));
         sync(self.wal)?;
-        let mut view = self.tree.view_arc();
-        let mut levels = self.levels(&view, running);
-        if self.meets_memtables(&view, &levels)? {
+        let mut places = Places::reserve(self.tree, &self.tables);
+        if self.meets_memtables(&self.tree.view(), &places)? {
             // Written since they were flushed a moment ago, so there is not much of it.
             state.seal(self.tree.id);
             flush::flush_sealed(self.store, self.wal, self.tree)
                 .inspect_err(|error| self.store.health.fail("a flush", error))?;
-            view = self.tree.view_arc();
-            levels = self.levels(&view, running);
+            drop(places);
+            places = Places::reserve(self.tree, &self.tables);
         }
         let entries = self.tables.iter().map(|meta| meta.entries).sum();
-        state.number(self.tree.id, entries, |last| self.install(&levels, last))
+        state.number(self.tree.id, entries, |last| self.install(places.levels(), last))
     }
 
     /// Whether memtables hold keys that a reader would look up there first; or, for tables of level 0, anything: when
     /// they are flushed, the age of what they hold must not reach from before the ingest to behind it.
-    fn meets_memtables(&self, view: &View, levels: &[usize]) -> Result<bool> {
+    fn meets_memtables(&self, view: &View, places: &Places<'_>) -> Result<bool> {
         let mut filled = view.memtables().filter(|memtable| !memtable.is_empty());
-        if levels.contains(&0) {
+        if places.levels().contains(&0) {
             return Ok(filled.next().is_some());
         }
         for memtable in filled {
