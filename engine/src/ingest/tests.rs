@@ -7,7 +7,7 @@ use crate::db::Db;
 use crate::fs::{Fault, FaultFileSystem, Keep, SimFileSystem};
 use crate::keyspace::Keyspace;
 use crate::options::{Compression, KeyspaceOptions};
-use crate::testing::{DIRECTORY, files, keyspace, manifest_state, open, options, store, wal};
+use crate::testing::{DIRECTORY, files, keyspace, manifest_state, open, options, set_metadata, store, wal};
 
 fn key(n: usize) -> String {
     format!("{n:06}")
@@ -397,6 +397,22 @@ fn fail_at(fault: Fault, at: u64) -> bool {
         assert_whole(&db);
     }
     injected.is_some()
+}
+
+#[test]
+fn what_was_logged_before_survives_with_it() {
+    let fs = SimFileSystem::new();
+    let db = open(&fs);
+    let (ks, other) = (small_tables(&db), keyspace(&db, "other"));
+    other.put("k", "buffered").unwrap();
+    set_metadata(&db, "position", "7");
+    ks.ingest(entries(0..10, "v")).unwrap();
+    let left = fs.crash_clone(Keep::Nothing, 0);
+    drop((ks, other, db));
+    let db = open(&left);
+    assert_eq!(dump(&small_tables(&db)).len(), 10);
+    assert_eq!(keyspace(&db, "other").get("k").unwrap().unwrap(), "buffered");
+    assert_eq!(db.metadata("position").unwrap(), "7");
 }
 
 #[test]
