@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use siltstone::fs::{Keep, Op, SimFileSystem};
-use siltstone::{Keyspace, Result};
+use siltstone::{Keyspace, Result, WriteBatch};
 use siltstone_tests::hook::{HookFileSystem, Side};
 use siltstone_tests::log::{check_log, oldest_changes};
 use siltstone_tests::options::{tiny, tiny_keyspace};
@@ -296,5 +296,42 @@ fn a_dropped_keyspace_is_known_by_its_name() -> Result<()> {
     }
     let named = |answer: Result<u64>| matches!(answer, Err(siltstone::Error::KeyspaceDropped { name }) if name == "a");
     assert!(named(dropped.put("k", "v")) && named(dropped.delete_all(["k"])));
+    Ok(())
+}
+
+/// A follower holds back the numbers that it has not read, and so not a segment in which there is nothing but metadata:
+/// that was let go of between its choice as the next one and its opening, and the follower got the missing file as an
+/// error.
+#[test]
+fn a_follower_passes_over_metadata_that_is_let_go_of() -> Result<()> {
+    let sim = SimFileSystem::new();
+    let armed = Arc::new(Mutex::new(None::<siltstone::Db>));
+    let (to_flush, files) = (armed.clone(), sim.clone());
+    let fs = HookFileSystem::new(Arc::new(sim), move |moment| {
+        let is_log = moment.path.extension().is_some_and(|extension| extension == "wal");
+        if (moment.side, moment.op) == (Side::Before, Op::Open)
+            && is_log
+            && let Some(db) = to_flush.lock().unwrap().take()
+        {
+            db.flush().unwrap();
+            while files.paths().iter().any(|path| path == moment.path) {
+                std::thread::yield_now();
+            }
+        }
+    });
+    let db = tiny().background_threads(1).file_system(Arc::new(fs)).open("/db")?;
+    let keyspace = db.keyspace("a", tiny_keyspace())?;
+    keyspace.put("k", "before")?;
+    let mut changes = db.changes(1)?;
+    assert_eq!(changes.next().unwrap()?.last_seqno(), 1);
+    for number in 0..100 {
+        let mut batch = WriteBatch::new();
+        batch.metadata(&format!("entry {}", number % 10), Some(vec![number; 3000]));
+        db.write(batch)?;
+    }
+    keyspace.put("k", "after")?;
+    *armed.lock().unwrap() = Some(db.clone());
+    assert_eq!(changes.next().unwrap()?.last_seqno(), 2);
+    assert!(armed.lock().unwrap().is_none(), "the log was let go of in the middle");
     Ok(())
 }

@@ -19,7 +19,7 @@ fn value(n: u64) -> Vec<u8> {
 /// A follower gets every batch in order, or learns that it fell too far behind, whatever is flushed and let go of.
 #[test]
 fn a_follower_gets_every_batch_or_is_told() {
-    explore(200, || {
+    explore(2000, || {
         let (db, keyspace) = open(options(&SimFileSystem::new()).max_retained_wal_bytes(64 << 10));
         let mut changes = db.changes(1).unwrap();
         let writing = thread::spawn({

@@ -185,7 +185,7 @@ pub(crate) fn open_after_replay(
         tail_lock: Mutex::new(()),
         tail_wakeup: Condvar::new(),
         sync: Mutex::new(SyncState { segment: replayed.first_unproven, offset: 0, failed: None }),
-        spares: Mutex::default(),
+        spares: Mutex::new(Spares::behind(replayed.next_segment)),
         segments: Mutex::new(SegmentList {
             live: VecDeque::new(),
             grown_bytes: file_bytes,
@@ -297,7 +297,7 @@ impl Wal {
                     reader.check_padding(end)
                 },
             );
-            if self.segments.lock().live.iter().any(|listed| listed.segment.number == segment.number) {
+            if self.lists(&segment) {
                 checked?;
             }
         }

@@ -19,12 +19,22 @@ const MAX_SPARES: usize = 2;
 const PAGE_BYTES: u64 = 4096;
 
 /// Files that wait for their use as segments.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Spares {
+    /// The number of the segment whose file is taken next. It is counted here because a roll lists its segment only
+    /// after it took the file: a preparation that came in between would put another file in its place.
+    next_number: u64,
     /// The next segment's file, already under its name, which is durable.
     prepared: Option<Box<dyn MappedFile>>,
     /// Released files of full size, under their spare names.
     waiting: Vec<(PathBuf, Box<dyn MappedFile>)>,
+}
+
+impl Spares {
+    /// Those of a log whose first segment is `number`: none yet.
+    pub(super) fn behind(number: u64) -> Self {
+        Spares { next_number: number + 1, prepared: None, waiting: Vec::new() }
+    }
 }
 
 impl Wal {
@@ -52,10 +62,8 @@ impl Wal {
         if spares.prepared.is_some() {
             return Ok(());
         }
-        let (number, file_bytes) = {
-            let list = self.segments.lock();
-            (list.active().number + 1, self.next_file_bytes(list.grown_bytes))
-        };
+        let number = spares.next_number;
+        let file_bytes = self.next_file_bytes(self.segments.lock().grown_bytes);
         let mut file = self.segment_file(&mut spares, number, file_bytes, true)?;
         // A first write to each page now is a page fault less under the commit lock later. Nothing has been logged in
         // this file yet.
@@ -81,6 +89,7 @@ impl Wal {
     /// if it is there and large enough.
     pub(super) fn take_segment_file(&self, number: u64, least_bytes: u64) -> Result<Box<dyn MappedFile>> {
         let mut spares = self.spares.lock();
+        spares.next_number = number + 1;
         // Relaxed: see `needs_spare`.
         self.needs_spare.store(false, Ordering::Relaxed);
         match spares.prepared.take() {

@@ -43,12 +43,11 @@ pub(crate) struct Tail {
 }
 
 impl SegmentList {
-    /// Registers a tail that starts at `from`, and answers the segment to start in.
-    fn register_tail(&mut self, from: SeqNo) -> Result<(Arc<Cursor>, Arc<Segment>)> {
-        let cursor = self.register(from)?;
+    /// The segment in which a tail starts that is registered with `from`.
+    fn start_of_tail(&self, from: SeqNo) -> Arc<Segment> {
         // `register` made sure that the oldest readable segment begins before `from`.
         let segment = self.live.iter().rev().find(|listed| listed.segment.prev_seqno < from);
-        Ok((cursor, segment.map_or_else(|| self.oldest(), |listed| &listed.segment).clone()))
+        segment.map_or_else(|| self.oldest(), |listed| &listed.segment).clone()
     }
 }
 
@@ -69,12 +68,12 @@ impl Wal {
                 "the log ends at {last}, it cannot be followed from {from} on"
             )));
         }
-        let registered = {
+        let cursor = {
             let mut list = self.segments.lock();
             self.check_retained(&list, from)?;
-            list.register_tail(from)?
+            list.register(from)?
         };
-        self.open_tail(registered, from)
+        self.open_tail(cursor, from)
     }
 
     /// Follows the log from the oldest number on that it holds.
@@ -82,27 +81,46 @@ impl Wal {
     /// # Errors
     /// `Io`.
     pub(super) fn tail_from_oldest(self: &Arc<Self>) -> Result<Tail> {
-        let (from, registered) = {
+        let (from, cursor) = {
             // One lock for both: nothing is let go of between asking and registering.
             let mut list = self.segments.lock();
             let from = list.oldest().prev_seqno + 1;
-            (from, list.register_tail(from)?)
+            (from, list.register(from)?)
         };
-        let mut tail = self.open_tail(registered, from)?;
+        let mut tail = self.open_tail(cursor, from)?;
         tail.passes_ingests = true;
         Ok(tail)
     }
 
-    fn open_tail(self: &Arc<Self>, registered: (Arc<Cursor>, Arc<Segment>), from: SeqNo) -> Result<Tail> {
-        let (cursor, segment) = registered;
-        let reader = self.segment_reader(&segment).inspect_err(|_| self.unregister(&cursor))?;
+    fn open_tail(self: &Arc<Self>, cursor: Arc<Cursor>, from: SeqNo) -> Result<Tail> {
+        let (segment, reader) = self.open_start(from).inspect_err(|_| self.unregister(&cursor))?;
         let last_seqno = segment.prev_seqno;
         let passes_ingests = false;
         Ok(Tail { wal: self.clone(), cursor, segment, reader, offset: HEADER_BYTES, last_seqno, from, passes_ingests })
     }
 
-    fn segment_reader(&self, segment: &Segment) -> Result<SegmentReader> {
-        SegmentReader::open(self.fs.as_ref(), &segment.path, segment.number, self.database_id)
+    fn open_start(&self, from: SeqNo) -> Result<(Arc<Segment>, SegmentReader)> {
+        loop {
+            let segment = self.segments.lock().start_of_tail(from);
+            if let Some(reader) = self.open_listed(&segment)? {
+                return Ok((segment, reader));
+            }
+        }
+    }
+
+    /// A reader of a segment that was in the list a moment ago; none if it was let go of meanwhile. That happens to a
+    /// registered tail as well: a segment of metadata alone has no number that its cursor needs.
+    fn open_listed(&self, segment: &Segment) -> Result<Option<SegmentReader>> {
+        match SegmentReader::open(self.fs.as_ref(), &segment.path, segment.number, self.database_id) {
+            Ok(reader) => Ok(Some(reader)),
+            Err(error) if self.lists(segment) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Whether the segment is part of the log, and not let go of.
+    pub(super) fn lists(&self, segment: &Segment) -> bool {
+        self.segments.lock().live.iter().any(|listed| listed.segment.number == segment.number)
     }
 }
 
@@ -204,19 +222,21 @@ impl Tail {
 
     /// Moves to the segment after this one; false if there is none.
     fn enter_next_segment(&mut self) -> Result<bool> {
-        let next = {
-            let list = self.wal.segments.lock();
-            list.live.iter().map(|listed| &listed.segment).find(|next| next.number > self.segment.number).cloned()
-        };
-        let Some(next) = next else { return Ok(false) };
-        // Segments in between may have been released only if they held nothing.
-        if next.prev_seqno != self.last_seqno {
-            return Err(self.damaged("the next segment does not follow this one"));
+        loop {
+            let next = {
+                let list = self.wal.segments.lock();
+                list.live.iter().map(|listed| &listed.segment).find(|next| next.number > self.segment.number).cloned()
+            };
+            let Some(next) = next else { return Ok(false) };
+            // Segments in between may have been released only if they held nothing.
+            if next.prev_seqno != self.last_seqno {
+                return Err(self.damaged("the next segment does not follow this one"));
+            }
+            if let Some(reader) = self.wal.open_listed(&next)? {
+                (self.segment, self.reader, self.offset) = (next, reader, HEADER_BYTES);
+                return Ok(true);
+            }
         }
-        self.reader = self.wal.segment_reader(&next)?;
-        self.offset = HEADER_BYTES;
-        self.segment = next;
-        Ok(true)
     }
 
     fn damaged(&self, reason: &'static str) -> Error {

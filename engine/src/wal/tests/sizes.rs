@@ -288,3 +288,17 @@ fn records_are_whole_wherever_a_piece_that_is_read_ends() {
     expected.extend(append(&mut writer, &wal, [1, 100]));
     assert!(read(&fs) == expected);
 }
+
+/// The number of the file to prepare came from the list of segments, in which a roll enters its own only after it took
+/// the file: the prepared one replaced that, and what was logged in it was gone after a restart.
+#[test]
+fn a_file_that_a_roll_took_is_not_prepared_again() {
+    let fs = sim();
+    let (wal, writer) = new_log(&fs, 4096);
+    let mut taken = wal.take_segment_file(2, 0).unwrap();
+    wal.prepare_spare().unwrap();
+    taken.write_at(0, b"the roll's").unwrap();
+    assert!(fs.read(&dir().join("000002.wal")).unwrap().starts_with(b"the roll's"), "its file was replaced");
+    assert_eq!(segment_files(&fs).len(), 3, "the file prepared is that of the next segment");
+    drop(writer);
+}
