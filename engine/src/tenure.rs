@@ -1,9 +1,9 @@
 //! How long the directory is this database's: callers' threads that write files outlive a close.
 //!
-//! A close ends the background's threads, and waits for the commit that is under way. It does not wait for a compaction or
-//! an ingest on a caller's thread, which may go on for hours, or for an iterator that never ends. Once the lock on the
-//! directory is free another owner may give the same numbers to files of its own; so nothing may be created, appended to or
-//! removed from then on.
+//! A close ends the background's threads, and waits for the commit that is under way. It does not wait for a compaction
+//! or an ingest on a caller's thread, which may go on for hours, or for an iterator that never ends. Once the lock on
+//! the directory is free another owner may give the same numbers to files of its own; so nothing may be created,
+//! appended to or removed from then on.
 
 use std::io;
 use std::ops::Range;
@@ -20,7 +20,8 @@ pub(crate) struct Tenure {
 }
 
 impl Tenure {
-    /// Does `work`, which changes the directory or files in it; the end of the tenure waits for it, so it must be short.
+    /// Does `work`, which changes the directory or files in it; the end of the tenure waits for it, so it must be
+    /// short.
     ///
     /// # Errors
     /// `Closed`, with nothing done, once the tenure has ended.

@@ -83,8 +83,8 @@ fn verify_tree(store: &Store, tree: &Tree, report: &mut Report) {
     if let Err(reason) = view.version.check() {
         report.errors.push(Error::corruption(&store.directory, 0, format!("keyspace {:?}: {reason}", tree.name)));
     }
-    // After the view: what is in its tables was visible before, or, if it was ingested, becomes so before the manifest is
-    // let go of.
+    // After the view: what is in its tables was visible before, or, if it was ingested, becomes so before the manifest
+    // is let go of.
     let last_seqno = store.versions.with_state(|_| store.visible());
     for handle in view.version.tables() {
         report.tables += 1;
@@ -94,8 +94,8 @@ fn verify_tree(store: &Store, tree: &Tree, report: &mut Report) {
     }
 }
 
-/// Opens the table anew, past what is open and cached: filter, index and properties are read again too. The handle keeps
-/// the file from being removed.
+/// Opens the table anew, past what is open and cached: filter, index and properties are read again too. The handle
+/// keeps the file from being removed.
 fn verify_table(store: &Store, handle: &TableHandle, last_seqno: SeqNo) -> Result<u64> {
     let (number, path) = (handle.meta.number, table_path(&store.directory, handle.meta.number));
     let fs = &*store.options.file_system;

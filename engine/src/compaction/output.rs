@@ -67,8 +67,8 @@ pub(crate) struct Outputs<'s> {
 }
 
 impl<'s> Outputs<'s> {
-    /// For a flush: one table, uncompressed unless every level is to be compressed. It holds every write of `tree` up to
-    /// `flushed_seqno` that is in no table yet.
+    /// For a flush: one table, uncompressed unless every level is to be compressed. It holds every write of `tree` up
+    /// to `flushed_seqno` that is in no table yet.
     pub(crate) fn level0(store: &'s Store, tree: &Tree, flushed_seqno: SeqNo) -> Self {
         Outputs::with(store, tree, flushed_seqno, false, u64::MAX, 0, &[])
     }
@@ -92,8 +92,8 @@ impl<'s> Outputs<'s> {
         outputs
     }
 
-    /// For an ingest, whose entries come by [`add`](Outputs::add): cut as for a compaction. `below`: the tables that the
-    /// outputs may come to lie on.
+    /// For an ingest, whose entries come by [`add`](Outputs::add): cut as for a compaction. `below`: the tables that
+    /// the outputs may come to lie on.
     pub(crate) fn ingest(store: &'s Store, tree: &Tree, picker: &LeveledOptions, below: &'s [Grandparent]) -> Self {
         let (target_bytes, max_overlap_bytes) = (picker.target_table_bytes, picker.max_grandparent_bytes());
         let mut outputs = Outputs::with(store, tree, 0, false, target_bytes, max_overlap_bytes, below);
@@ -138,8 +138,8 @@ impl<'s> Outputs<'s> {
         }
     }
 
-    /// Writes an entry whose key is new. `is_bottom` is asked, when a table begins with it, whether that will lie on the
-    /// bottom.
+    /// Writes an entry whose key is new. `is_bottom` is asked, when a table begins with it, whether that will lie on
+    /// the bottom.
     pub(crate) fn add(
         &mut self,
         key: &[u8],

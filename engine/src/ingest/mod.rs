@@ -1,8 +1,8 @@
 //! Ingesting: sorted entries go straight into tables, past log and memtable.
 //!
-//! First the tables are written, on the caller's thread and without any lock: nothing shows of them, and what goes wrong
-//! leaves nothing behind. Then, in [`publish`], writers wait for the length of one change of the manifest while all
-//! tables become visible under the next numbers. So an ingest is newer than everything that was committed before it
+//! First the tables are written, on the caller's thread and without any lock: nothing shows of them, and what goes
+//! wrong leaves nothing behind. Then, in [`publish`], writers wait for the length of one change of the manifest while
+//! all tables become visible under the next numbers. So an ingest is newer than everything that was committed before it
 //! answers, and that is decided only then; the tables are written before, and state the least number it could be. The
 //! manifest states the one it was (`table::properties::Origin`).
 
@@ -103,8 +103,8 @@ fn out_of_order(position: usize, key: &[u8], last: &[u8]) -> Error {
     };
     let (key, last) = (shown(key), shown(last));
     Error::InvalidArgument(format!(
-        "the entry at position {position} has key {key}, which does not come after {last} before it: an ingest takes strictly \
-         ascending keys"
+        "the entry at position {position} has key {key}, which does not come after {last} before it: an ingest takes \
+         strictly ascending keys"
     ))
 }
 

@@ -42,9 +42,9 @@ impl Drop for Places<'_> {
     }
 }
 
-/// The level of each of `tables`: the deepest one such that nothing which the table overlaps lies there or above, or will
-/// once the running compactions are done. 0 if there is none: in level 0 what is newer is found first, and an ingested
-/// table is newer than all there is.
+/// The level of each of `tables`: the deepest one such that nothing which the table overlaps lies there or above, or
+/// will once the running compactions are done. 0 if there is none: in level 0 what is newer is found first, and an
+/// ingested table is newer than all there is.
 ///
 /// What lies deeper is older, so it may be overlapped. A running compaction may put a table anywhere between the first
 /// and the last key of its inputs. It also relies on nothing being put below its output that it did not know of when it

@@ -1,9 +1,9 @@
 //! Making ingested tables part of a tree: all at once, for readers and after a crash.
 //!
 //! Order: the tables and their names are on storage already; the log is synced, so that what came before the ingest is
-//! durable if it is; the edit that names them is synced; readers get the new version, and then its number. Meanwhile the
-//! commit lock is held, since a write or a snapshot in between would have a number above that of entries which are not
-//! there yet.
+//! durable if it is; the edit that names them is synced; readers get the new version, and then its number. Meanwhile
+//! the commit lock is held, since a write or a snapshot in between would have a number above that of entries which are
+//! not there yet.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -64,8 +64,8 @@ pub(super) fn check_unfollowed(cursors: &Cursors) -> Result<()> {
     }
     names.sort_unstable();
     Err(Error::InvalidArgument(format!(
-        "what is ingested is not in the mutation log, which the change cursors {names:?} follow: write it with `put_all`, or \
-         remove them first"
+        "what is ingested is not in the mutation log, which the change cursors {names:?} follow: write it with `put_all`, \
+         or remove them first"
     )))
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Payload, little-endian: `entries u64 | tombstones u64 | user bytes u64 | smallest seqno u64 | largest seqno u64 |
 //! data blocks u64 | filter probes u16 | flags u16 | length of smallest key u16 | of largest key u16 | smallest key |
-//! largest key | keyspace id u32 | flushed seqno u64 | name of the keyspace, to the end`. Flag 1: the table was ingested,
-//! see [`Origin::ingested`].
+//! largest key | keyspace id u32 | flushed seqno u64 | name of the keyspace, to the end`. Flag 1: the table was
+//! ingested, see [`Origin::ingested`].
 
 use bytes::Bytes;
 
@@ -26,8 +26,8 @@ pub(crate) struct Origin {
     pub(crate) keyspace: KeyspaceId,
     /// Its name, which never changes.
     pub(crate) name: String,
-    /// Every write to the keyspace up to this number was in tables when this one was written. What its entries say is no
-    /// substitute: at the bottom they have number 0.
+    /// Every write to the keyspace up to this number was in tables when this one was written. What its entries say is
+    /// no substitute: at the bottom they have number 0.
     pub(crate) flushed_seqno: SeqNo,
     /// Whether the table was written before its entries got their number. All have one and the same; the manifest says
     /// which. The table itself states the next number at the time when the ingest began, which is the least it can be.

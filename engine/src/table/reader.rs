@@ -148,8 +148,8 @@ impl Table {
         })
     }
 
-    /// Gives the entries of an ingested table the number that the manifest states. Only before the first read. Where the
-    /// manifest cannot be right about the table, its own number stays, and shows as a difference between the two.
+    /// Gives the entries of an ingested table the number that the manifest states. Only before the first read. Where
+    /// the manifest cannot be right about the table, its own number stays, and shows as a difference between the two.
     pub(crate) fn number_as(&mut self, stated: &TableMeta) {
         let properties = &mut self.properties;
         let is_one = stated.min_seqno == stated.max_seqno && stated.max_seqno >= properties.max_seqno;

@@ -280,8 +280,8 @@ impl<T: HasMeta> Version<T> {
         self.levels.iter().skip((level + 1).max(1)).any(|level| level.find(key).is_some())
     }
 
-    /// The sorted runs of level 0, newest first. The tables of one ingest, which are disjoint, are one run, and the only
-    /// ones that share their largest number; every other table is a run of its own.
+    /// The sorted runs of level 0, newest first. The tables of one ingest, which are disjoint, are one run, and the
+    /// only ones that share their largest number; every other table is a run of its own.
     pub(crate) fn level0_runs(&self) -> impl Iterator<Item = &[Arc<T>]> {
         self.levels[0].tables.chunk_by(|a, b| a.meta().max_seqno == b.meta().max_seqno)
     }

@@ -148,8 +148,8 @@ pub(crate) fn create(
     open_after_replay(fs, dir, database_id, replayed, prev_seqno, options)
 }
 
-/// Continues a replayed log in a new segment. The recovered segments stay listed, for tails, and are made durable by the
-/// next sync unless replay proved that they are. `last_seqno` is the database's last visible number, logged or not.
+/// Continues a replayed log in a new segment. The recovered segments stay listed, for tails, and are made durable by
+/// the next sync unless replay proved that they are. `last_seqno` is the database's last visible number, logged or not.
 ///
 /// # Errors
 /// `Io`.

@@ -159,8 +159,8 @@ impl Tail {
         Err(Error::NotRetained { requested: needs, oldest: self.wal.oldest_retained_seqno() })
     }
 
-    /// Waits until there is a record to read, or an error to get, at most for `timeout`, or until somebody wakes all tails. Answers whether
-    /// there is one.
+    /// Waits until there is a record to read, or an error to get, at most for `timeout`, or until somebody wakes all
+    /// tails. Answers whether there is one.
     pub(crate) fn wait(&self, timeout: Duration) -> bool {
         let wal = &self.wal;
         // What comes before the place that was asked for is passed over, so it is nothing to read.

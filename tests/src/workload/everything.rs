@@ -65,8 +65,8 @@ pub fn cursors(db: &Db) -> Vec<(&'static str, SeqNo)> {
 }
 
 /// A workload of everything that changes a database: batches over keyspaces of every durability (without the log into
-/// keyspaces of their own), metadata, change cursors, batches of another log, ingests, flushes, compactions, keyspaces that are
-/// dropped and made anew, snapshots held meanwhile, closing and opening.
+/// keyspaces of their own), metadata, change cursors, batches of another log, ingests, flushes, compactions, keyspaces
+/// that are dropped and made anew, snapshots held meanwhile, closing and opening.
 #[derive(Clone, Debug)]
 pub enum Everything {
     /// Operations drawn from a seed.
