@@ -121,9 +121,9 @@ fn an_ingest_is_newer_than_everything_before_it_and_older_than_everything_after(
     let last = db.last_seqno();
     assert_eq!(ks.ingest(entries((50..450).step_by(2), "ingested")).unwrap(), last + 200);
     let expected = |n: usize| match n {
-        50..450 if n % 2 == 0 => "ingested",
+        50..450 if n.is_multiple_of(2) => "ingested",
         200..400 => "memtable",
-        100..300 => "level 0",
+        100..200 => "level 0",
         _ => "bottom",
     };
     for _ in 0..2 {
@@ -496,7 +496,7 @@ fn every_reader_sees_all_of_an_ingest_or_nothing() {
             let last = ks.ingest(keys().map(|key| (key, &value))).unwrap();
             assert!(last >= before + 60);
             assert_eq!(versions(ks.get_many(keys()).unwrap()), round);
-            if round % 16 == 0 {
+            if round.is_multiple_of(16) {
                 ks.compact().unwrap();
             }
         }
