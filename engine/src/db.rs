@@ -419,6 +419,7 @@ impl DbHandle {
         for tree in self.store.live_trees().into_iter().chain(dropped.into_iter().map(|(_, tree)| tree)) {
             tree.clear(self.store.uncounted_memtable(&tree.options()));
         }
+        self.store.tenure.end();
         drop(self.store.lock.lock().take());
         sealed
     }

@@ -36,23 +36,32 @@ pub(crate) fn flush_next(store: &Store) -> Result<bool> {
 /// Flushes all memtables of `tree` that are sealed now into one table.
 pub(crate) fn flush_tree(store: &Store, tree: &Arc<Tree>) -> Result<()> {
     let _only_flush = tree.flushing.lock();
-    let sealed = tree.view().sealed.clone();
-    if sealed.is_empty() || tree.is_dropped() {
-        return Ok(());
-    }
     let Some(wal) = &store.wal else { return Ok(()) };
-    let newest = sealed.iter().filter_map(|memtable| memtable.last_seqno()).max().unwrap_or(0);
-    wal.sync_through(newest)?;
-    let tables = write_table(store, tree, &sealed, newest)?;
-    if install(store, wal, tree, &sealed, newest, tables)? {
-        let flushed_bytes = sealed.iter().map(|memtable| memtable.bytes()).sum();
-        // Freed before it is given to others.
-        drop(sealed);
-        store.shrink_memtables(flushed_bytes);
+    if flush_sealed(store, wal, tree)? {
         release_log(store, wal)?;
         store.compaction_wanted(tree);
     }
     Ok(())
+}
+
+/// Flushes all memtables of `tree` that are sealed now into one table; whether there were any. The caller holds
+/// `flushing`.
+pub(crate) fn flush_sealed(store: &Store, wal: &Wal, tree: &Arc<Tree>) -> Result<bool> {
+    let sealed = tree.view().sealed.clone();
+    if sealed.is_empty() || tree.is_dropped() {
+        return Ok(false);
+    }
+    let newest = sealed.iter().filter_map(|memtable| memtable.last_seqno()).max().unwrap_or(0);
+    wal.sync_through(newest)?;
+    let tables = write_table(store, tree, &sealed, newest)?;
+    let installed = install(store, wal, tree, &sealed, newest, tables)?;
+    if installed {
+        let flushed_bytes = sealed.iter().map(|memtable| memtable.bytes()).sum();
+        // Freed before it is given to others.
+        drop(sealed);
+        store.shrink_memtables(flushed_bytes);
+    }
+    Ok(installed)
 }
 
 /// Writes what live readers can still see of the memtables; at most one table, since level 0 takes any size.

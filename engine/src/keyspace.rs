@@ -132,8 +132,8 @@ impl Keyspace {
         self.get_many_at(keys, &view, seqno)
     }
 
-    /// Whether a view that was taken before can be read at `seqno`. Closing and dropping leave their mark before they empty
-    /// the view, so asking comes after taking it: who asked first could take an empty one for the truth.
+    /// Whether a view that was taken before can be read at `seqno`. Closing and dropping leave their mark before they
+    /// empty the view, so asking comes after taking it: who asked first could take an empty one for the truth.
     fn check_view(&self, seqno: SeqNo) -> Result<()> {
         self.db.store.health.check_read()?;
         self.tree.check_live(seqno)
@@ -313,6 +313,41 @@ impl Keyspace {
             batch.delete(self, key);
         }
         self.db.write(batch)
+    }
+
+    /// Puts all `entries`, whose keys are strictly ascending, past log and memtable, straight into tables, as a bulk
+    /// load should be. All of them, or, on any error, none. Answers the sequence number of the last one, as if they had
+    /// been put as one batch after everything that was written before the call returns; without any entry, [`last_seqno`](crate::Db::last_seqno).
+    ///
+    /// Keys that exist are replaced. The entries survive power loss when this returns, whatever the durability, and so
+    /// does every logged write before them. Other threads read and write while the tables are written, and wait at the
+    /// end for about one sync of the manifest (and for a flush, if memtables hold keys that the entries overlap).
+    /// Memory stays bounded, whatever the number of entries.
+    ///
+    /// **The entries are not in the mutation log.** So that nobody misses them, this is refused while the database has
+    /// a change cursor (a shipper has one), and whoever follows or asks for [`changes`](crate::Db::changes) from a
+    /// number at or before the ingest gets `NotRetained`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a key that does not come after the one before it, a key over 65,535 bytes or a value over
+    /// 1 GiB, each with its position counted from 0, and while there are change cursors; `KeyspaceDropped`, `Closed`;
+    /// `Io` if a table, the log or the manifest cannot be written (the last two turn the database read-only),
+    /// `ReadOnly` after that. Files that were begun are removed, at the latest by the next open.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// let squares = (0..1000u32).map(|n| (n.to_be_bytes(), (n * n).to_string()));
+    /// let seqno = ks.ingest(squares)?;
+    /// assert_eq!((seqno, db.last_seqno()), (1000, 1000));
+    /// assert_eq!(ks.get(12u32.to_be_bytes())?.unwrap(), "144");
+    /// assert!(ks.ingest([("b", "1"), ("a", "2")]).is_err(), "not sorted");
+    /// assert!(ks.get("b")?.is_none(), "all or none");
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
+    pub fn ingest<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<SeqNo> {
+        crate::ingest::ingest(&self.db, &self.tree, entries.into_iter())
     }
 
     // ---- upkeep ----

@@ -19,6 +19,7 @@ mod flush;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
+mod ingest;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
@@ -41,6 +42,7 @@ mod snapshot;
 mod store;
 mod sync;
 mod table;
+mod tenure;
 #[cfg(test)]
 mod testing;
 mod tree;

@@ -75,7 +75,7 @@ impl Maintenance {
         use std::sync::atomic::Ordering::Relaxed; // independent numbers, see `Pressure`
         let (scores, options) = job::scores(&self.store, tree);
         let debt = Debt {
-            level0_tables: tree.view().version.levels()[0].tables().len(),
+            level0_runs: tree.view().version.level0_runs().count(),
             level0_trigger: options.level0_trigger,
             compaction_bytes: scores.debt_bytes,
             base_level_bytes: options.base_bytes,

@@ -204,6 +204,9 @@ impl Opened {
             lock,
             options,
         }));
+        if let Some(wal) = &store.wal {
+            wal.note_ingested(store.versions.with_state(|state| state.ingested_seqno));
+        }
         if !read_only {
             finish_drops(&store, dropped)?;
             remove_orphans(&store)?;

@@ -19,6 +19,7 @@ use crate::read::snapshots::SnapshotList;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, RwLock};
 use crate::table::handle::{Purger, TableCache};
+use crate::tenure::Tenure;
 use crate::tree::Tree;
 use crate::version::set::VersionSet;
 use crate::wal::Wal;
@@ -56,6 +57,8 @@ pub(crate) struct Store {
     pub(crate) parts: Mutex<VecDeque<Arc<dyn Part>>>,
     /// The log kept for each durable change cursor; `None` for one that was lost.
     pub(crate) cursors: Mutex<HashMap<String, Option<RetentionPin>>>,
+    /// Ends before `lock` is let go of.
+    pub(crate) tenure: Arc<Tenure>,
     pub(crate) lock: Mutex<Option<Box<dyn FileLock>>>,
 }
 
@@ -113,6 +116,7 @@ impl Store {
             iterators: AtomicUsize::new(0),
             parts: Mutex::default(),
             cursors: Mutex::default(),
+            tenure: Arc::default(),
             lock: Mutex::new(Some(parts.lock)),
             trees: RwLock::new(parts.trees),
             options: parts.options,

@@ -83,8 +83,9 @@ fn verify_tree(store: &Store, tree: &Tree, report: &mut Report) {
     if let Err(reason) = view.version.check() {
         report.errors.push(Error::corruption(&store.directory, 0, format!("keyspace {:?}: {reason}", tree.name)));
     }
-    // After the view: what is in its tables was visible before.
-    let last_seqno = store.visible();
+    // After the view: what is in its tables was visible before, or, if it was ingested, becomes so before the manifest
+    // is let go of.
+    let last_seqno = store.versions.with_state(|_| store.visible());
     for handle in view.version.tables() {
         report.tables += 1;
         report.table_bytes += handle.meta.file_bytes;
@@ -93,11 +94,13 @@ fn verify_tree(store: &Store, tree: &Tree, report: &mut Report) {
     }
 }
 
-/// Opens the table anew, past what is open and cached: filter, index and properties are read again too. The handle keeps
-/// the file from being removed.
+/// Opens the table anew, past what is open and cached: filter, index and properties are read again too. The handle
+/// keeps the file from being removed.
 fn verify_table(store: &Store, handle: &TableHandle, last_seqno: SeqNo) -> Result<u64> {
     let (number, path) = (handle.meta.number, table_path(&store.directory, handle.meta.number));
-    let table = Table::open(&*store.options.file_system, &path, number, ReadMode::Pread, store.tables.block_cache())?;
+    let fs = &*store.options.file_system;
+    let mut table = Table::open(fs, &path, number, ReadMode::Pread, store.tables.block_cache())?;
+    table.number_as(&handle.meta);
     check_stated(&handle.meta, &table.meta()?, last_seqno).map_err(|reason| Error::corruption(&path, 0, reason))?;
     table.verify()
 }

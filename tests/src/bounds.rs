@@ -24,7 +24,9 @@ pub fn check(runner: &Runner, model: &Model, step: &Step) {
     let live = |n: usize| runner.handle(n).filter(|_| place.live[n]).zip(model.life(n));
     match step {
         Step::Put { keyspace, key, .. } | Step::Delete { keyspace, key } => read_back(live(*keyspace), [key]),
-        Step::PutAll { keyspace, entries } => read_back(live(*keyspace), entries.iter().map(|(key, _)| key)),
+        Step::PutAll { keyspace, entries } | Step::Ingest { keyspace, entries, .. } => {
+            read_back(live(*keyspace), entries.iter().map(|(key, _)| key))
+        }
         Step::DeleteAll { keyspace, keys } => read_back(live(*keyspace), keys),
         Step::Write { batch: writes, .. } | Step::Apply { writes, .. } => {
             writes.iter().for_each(|(keyspace, key, _)| read_back(live(*keyspace), [key]));

@@ -7,7 +7,7 @@ use siltstone::{Change, ChangeBatch, SeqNo};
 
 use crate::state::{METADATA, Map, State, Write, apply, difference};
 
-/// One thing that the log holds. Writes to the keyspace [`METADATA`] stand for the batch's metadata, which takes no
+/// One thing that is done, and, but for an ingest, held by the log. Writes to the keyspace [`METADATA`] stand for the batch's metadata, which takes no
 /// sequence numbers.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -15,6 +15,8 @@ pub enum Event {
     Batch(Vec<Write>),
     /// A keyspace that goes, with all it holds.
     DropKeyspace(String),
+    /// Entries that go past the log.
+    Ingest(Vec<Write>),
 }
 
 impl Event {
@@ -23,19 +25,20 @@ impl Event {
         match self {
             Event::Batch(writes) => writes.iter().filter(|(keyspace, ..)| keyspace != METADATA).count() as SeqNo,
             Event::DropKeyspace(_) => 1,
+            Event::Ingest(writes) => writes.len() as SeqNo,
         }
     }
 
     fn apply(&self, state: &mut State) {
         match self {
-            Event::Batch(writes) => writes.iter().for_each(|write| apply(state, write)),
+            Event::Batch(writes) | Event::Ingest(writes) => writes.iter().for_each(|write| apply(state, write)),
             Event::DropKeyspace(name) => drop(state.remove(name)),
         }
     }
 
     fn concerns(&self, keyspace: &str) -> bool {
         match self {
-            Event::Batch(writes) => writes.iter().any(|(name, ..)| name == keyspace),
+            Event::Batch(writes) | Event::Ingest(writes) => writes.iter().any(|(name, ..)| name == keyspace),
             Event::DropKeyspace(name) => name == keyspace,
         }
     }
@@ -47,6 +50,7 @@ impl Event {
             Event::DropKeyspace(name) => {
                 matches!(changes, [Change::DropKeyspace { keyspace }] if **keyspace == **name)
             }
+            Event::Ingest(_) => false,
         }
     }
 }

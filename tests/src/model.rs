@@ -98,6 +98,8 @@ pub struct Model {
     cursors: BTreeMap<usize, SeqNo>,
     /// What was logged: each batch, and whether it would be under every default.
     log: Vec<(LoggedBatch, bool)>,
+    /// The last number of an ingest: up to here the log is of no use.
+    ingested_seqno: SeqNo,
     snapshots: Vec<Taken>,
     iters: Vec<Iterating>,
     /// The next number of each follower, none once it is lost.
@@ -186,6 +188,7 @@ impl Model {
             metadata: BTreeMap::new(),
             cursors: BTreeMap::new(),
             log: Vec::new(),
+            ingested_seqno: 0,
             snapshots: Vec::new(),
             iters: Vec::new(),
             followers: Vec::new(),
@@ -236,6 +239,12 @@ impl Model {
     pub fn step(&mut self, step: &Step) -> Answer {
         match step {
             Step::Put { .. } | Step::Delete { .. } | Step::PutAll { .. } | Step::DeleteAll { .. } => self.write(step),
+            Step::Ingest { keyspace, entries, unfollowed } => {
+                if *unfollowed {
+                    self.cursors.clear();
+                }
+                self.ingest(*keyspace, entries).unwrap_or_else(Answer::Failed)
+            }
             Step::Write { batch, metadata, durability } => {
                 let answer = self.write_batch(batch, *durability);
                 if let Answer::Seqno(_) = answer {
@@ -303,6 +312,21 @@ impl Model {
         }
         self.last_seqno += batch.len() as SeqNo;
         Answer::Seqno(self.last_seqno)
+    }
+
+    fn ingest(&mut self, keyspace: usize, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<Answer, Failure> {
+        self.through_handle(keyspace)?;
+        if !self.cursors.is_empty() || !entries.is_sorted_by(|one, next| one.0 < next.0) {
+            return Err(Failure::InvalidArgument);
+        }
+        for (key, value) in entries {
+            self.change(keyspace, key, Some(value));
+        }
+        self.last_seqno += entries.len() as SeqNo;
+        if !entries.is_empty() {
+            self.ingested_seqno = self.last_seqno;
+        }
+        Ok(Answer::Seqno(self.last_seqno))
     }
 
     fn change(&mut self, keyspace: usize, key: &[u8], value: Option<&Vec<u8>>) {
@@ -525,6 +549,9 @@ impl Model {
                 if from > self.last_seqno + 1 {
                     return Answer::Failed(Failure::InvalidArgument);
                 }
+                if from.max(1) <= self.ingested_seqno {
+                    return Answer::Failed(Failure::NotRetained);
+                }
                 let batches = self.log(from);
                 if from >= place.promised { Answer::Changes(batches) } else { Answer::Retained(batches) }
             }
@@ -534,9 +561,12 @@ impl Model {
                 Answer::Done
             }
             Step::FollowChanges { which } => {
-                let next = self.last_seqno + 1;
+                let (next, ingested) = (self.last_seqno + 1, self.ingested_seqno);
                 let Some(follower) = chosen(&mut self.followers, *which) else { return Answer::Nothing };
                 let Some(from) = follower else { return Answer::Lost };
+                if *from <= ingested {
+                    return Answer::Failed(Failure::NotRetained);
+                }
                 let from = std::mem::replace(from, next);
                 Answer::Changes(self.log(from))
             }

@@ -100,6 +100,7 @@ pub fn closed_keyspace(db: &Db, handle: &Keyspace) -> Vec<String> {
     probes.check("delete", handle.delete("k"));
     probes.check("put all", handle.put_all([("k", "v")]));
     probes.check("delete all", handle.delete_all(["k"]));
+    probes.check("ingest", handle.ingest([("k", "v")]));
     probes.check("flush", handle.flush());
     probes.check("compact", handle.compact());
     let iters = [handle.iter(), handle.range("a"..), handle.prefix("a"), db.snapshot().iter(handle)];
@@ -137,6 +138,9 @@ pub fn bad_arguments(db: &Db, handle: &Keyspace, options: Options, path: &Path) 
     probes.check("delete", handle.delete(&long));
     probes.check("put all", handle.put_all([(&b"fits"[..], "v"), (&long, "v")]));
     probes.check("delete all", handle.delete_all([&b"fits"[..], &long]));
+    probes.check("ingest of a long key", handle.ingest([(&b"fits"[..], "v"), (&long, "v")]));
+    probes.check("ingest out of order", handle.ingest([("b", "v"), ("a", "v")]));
+    probes.check("ingest of a key twice", handle.ingest([("a", "v"), ("a", "v")]));
     let reading = (handle.get(&long).ok(), handle.range(long.as_slice()..).count(), handle.prefix(&long).rev().count());
     probes.holds("a key that is too long is just not there", matches!(reading, (Some(None), _, 0)));
     let mut batch = WriteBatch::new();
@@ -264,6 +268,7 @@ pub fn read_only(before: &Reopened, options: &Options, path: &Path, file_system:
         probes.check("delete", handle.delete("k"));
         probes.check("put all", handle.put_all([("k", "v")]));
         probes.check("delete all", handle.delete_all(["k"]));
+        probes.check("ingest", handle.ingest([("k", "v")]));
         probes.check("flush keyspace", handle.flush());
         probes.check("compact", handle.compact());
     }

@@ -118,7 +118,9 @@ fn each_key(step: &mut Step, mut visit: impl FnMut(&mut Vec<u8>)) {
         Step::Write { batch: writes, .. } | Step::Apply { writes, .. } | Step::ApplyDrop { writes, .. } => {
             writes.iter_mut().for_each(|(_, key, _)| visit(key));
         }
-        Step::PutAll { entries, .. } => entries.iter_mut().for_each(|(key, _)| visit(key)),
+        Step::PutAll { entries, .. } | Step::Ingest { entries, .. } => {
+            entries.iter_mut().for_each(|(key, _)| visit(key));
+        }
         Step::DeleteAll { keys, .. } | Step::GetMany { keys, .. } | Step::GetSnapshot { keys, .. } => {
             keys.iter_mut().for_each(visit);
         }
@@ -140,6 +142,7 @@ fn each_keyspace(step: &mut Step, mut visit: impl FnMut(&mut usize)) {
         | Step::Delete { keyspace, .. }
         | Step::PutAll { keyspace, .. }
         | Step::DeleteAll { keyspace, .. }
+        | Step::Ingest { keyspace, .. }
         | Step::Get { keyspace, .. }
         | Step::GetMany { keyspace, .. }
         | Step::Range { keyspace, .. }
@@ -208,6 +211,10 @@ fn simpler_writes(writes: &[NumberedWrite]) -> Vec<Vec<NumberedWrite>> {
     })
 }
 
+fn simpler_entries(entries: &[(Vec<u8>, Vec<u8>)]) -> Vec<Vec<(Vec<u8>, Vec<u8>)>> {
+    simpler_list(entries, |(key, value)| simpler_bytes(value).into_iter().map(|value| (key.clone(), value)).collect())
+}
+
 fn no_simpler<T>(_: &T) -> Vec<T> {
     Vec::new()
 }
@@ -225,11 +232,14 @@ fn simpler(step: &Step) -> Vec<Step> {
             if let [(key, value)] = &entries[..] {
                 steps.push(Step::Put { keyspace, key: key.clone(), value: value.clone() });
             }
-            let simpler = |(key, value): &(Vec<u8>, Vec<u8>)| {
-                simpler_bytes(value).into_iter().map(|value| (key.clone(), value)).collect()
-            };
-            let lists = simpler_list(&entries, simpler);
-            steps.extend(lists.into_iter().map(|entries| Step::PutAll { keyspace, entries }));
+            let lists = simpler_entries(&entries).into_iter();
+            steps.extend(lists.map(|entries| Step::PutAll { keyspace, entries }));
+            steps
+        }
+        Step::Ingest { keyspace, entries, unfollowed } => {
+            let mut steps = vec![Step::PutAll { keyspace, entries: entries.clone() }];
+            let lists = simpler_entries(&entries).into_iter();
+            steps.extend(lists.map(|entries| Step::Ingest { keyspace, entries, unfollowed }));
             steps
         }
         Step::DeleteAll { keyspace, keys } => match &keys[..] {

@@ -16,7 +16,7 @@ use crate::answer::{Answer, Blob, Failure, LoggedBatch, call, calls};
 use crate::model::{Place, chosen, push_bounded, remove_chosen};
 use crate::options::{Config, KEYSPACES};
 use crate::probes::{self, Reopened};
-use crate::steps::{Ends, NumberedEntry, NumberedWrite, Step, Subject};
+use crate::steps::{ENTRIES, Ends, NumberedEntry, NumberedWrite, Step, Subject};
 
 /// A database and everything that is open on it. Its methods panic where calls that have to agree with each other do
 /// not.
@@ -131,6 +131,7 @@ impl Runner {
     pub fn step(&mut self, step: &Step, place: &Place) -> Answer {
         match step {
             Step::Put { .. } | Step::Delete { .. } | Step::PutAll { .. } | Step::DeleteAll { .. } => self.write(step),
+            Step::Ingest { keyspace, entries, unfollowed } => self.ingest(*keyspace, entries, *unfollowed),
             Step::Write { batch, metadata, durability } => self.write_batch(batch, metadata, *durability, place),
             Step::Apply { at, writes, metadata } => {
                 self.apply(place.seqno(*at), writes.iter().map(change).collect(), metadata)
@@ -177,6 +178,14 @@ impl Runner {
             other => unreachable!("{other:?} is no single write"),
         };
         Answer::of(answer, Answer::Seqno)
+    }
+
+    fn ingest(&self, keyspace: usize, entries: &[(Vec<u8>, Vec<u8>)], unfollowed: bool) -> Answer {
+        if unfollowed {
+            (0..ENTRIES).for_each(|n| self.db().remove_change_cursor(&cursor_name(n)).unwrap());
+        }
+        let Some(handle) = self.handle(keyspace) else { return dropped(keyspace) };
+        Answer::of(handle.ingest(entries.iter().map(|(key, value)| (key, value))), Answer::Seqno)
     }
 
     fn write_batch(

@@ -82,6 +82,10 @@ pub fn step(step: &Step) -> String {
             let entries = list(entries, |(key, value)| format!("({}, {})", bytes(key), bytes(value)));
             format!("keyspace: {keyspace}, entries: {entries}")
         }
+        Step::Ingest { keyspace, entries, unfollowed } => {
+            let entries = list(entries, |(key, value)| format!("({}, {})", bytes(key), bytes(value)));
+            format!("keyspace: {keyspace}, entries: {entries}, unfollowed: {unfollowed}")
+        }
         Step::DeleteAll { keyspace, keys: all } | Step::GetMany { keyspace, keys: all } => {
             format!("keyspace: {keyspace}, keys: {}", keys(all))
         }

@@ -53,6 +53,12 @@ pub enum Step {
         keyspace: usize,
         keys: Vec<Vec<u8>>,
     },
+    /// `ingest`, which is refused while there are change cursors, so mostly after removing them (`unfollowed`).
+    Ingest {
+        keyspace: usize,
+        entries: Vec<(Vec<u8>, Vec<u8>)>,
+        unfollowed: bool,
+    },
     /// A batch of another database's log, by the names of the keyspaces.
     Apply {
         at: i64,
@@ -262,6 +268,16 @@ fn keys(rng: &mut StdRng) -> Vec<Vec<u8>> {
     (0..rng.random_range(0..12)).map(|_| key(rng)).collect()
 }
 
+/// Entries to ingest: mostly as they have to be, strictly ascending.
+pub fn sorted_entries(rng: &mut StdRng) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut keys: Vec<Vec<u8>> = (0..rng.random_range(0..40)).map(|_| key(rng)).collect();
+    if rng.random_bool(0.9) {
+        keys.sort_unstable();
+        keys.dedup();
+    }
+    keys.into_iter().map(|key| (key, value(rng))).collect()
+}
+
 fn prefix(rng: &mut StdRng) -> Vec<u8> {
     let mut prefix = key(rng);
     prefix.truncate(rng.random_range(0..18));
@@ -368,8 +384,9 @@ impl Step {
                 let durability = [None, None, Some(Buffered), Some(Synced), Some(NoLog)][rng.random_range(0..5)];
                 Step::Write { batch: batch(rng), metadata: metadata(rng), durability }
             }
-            35..39 => Step::PutAll { keyspace, entries: keys(rng).into_iter().map(|key| (key, value(rng))).collect() },
-            39..41 => Step::DeleteAll { keyspace, keys: keys(rng) },
+            35..37 => Step::PutAll { keyspace, entries: keys(rng).into_iter().map(|key| (key, value(rng))).collect() },
+            37..40 => Step::Ingest { keyspace, entries: sorted_entries(rng), unfollowed: rng.random_bool(0.8) },
+            40..41 => Step::DeleteAll { keyspace, keys: keys(rng) },
             41..43 => {
                 let at = [0, 0, 0, 1, 5, -1, -3, -20, -5000][rng.random_range(0..9)];
                 Step::Apply { at, writes: batch(rng), metadata: values_of(metadata(rng)) }

@@ -68,7 +68,7 @@ fn so_is_one_of_a_snapshot_under_a_configuration_that_reopens() {
 fn written(step: &Step) -> usize {
     match step {
         Step::Put { .. } => 1,
-        Step::PutAll { entries, .. } => entries.len(),
+        Step::PutAll { entries, .. } | Step::Ingest { entries, .. } => entries.len(),
         Step::Write { batch: writes, .. } | Step::Apply { writes, .. } => writes.len(),
         _ => 0,
     }
@@ -134,6 +134,7 @@ fn each_operation_as_printed() {
         Step::Write { batch: vec![(0, b"a \"key\"\\\n\xff".to_vec(), Some(b"\x01\x02\x03".to_vec())), (2, vec![], None)], metadata: vec![], durability: Some(siltstone::Durability::NoLog) },
         Step::PutAll { keyspace: 1, entries: vec![(b"a \"key\"\\\n\xff".to_vec(), vec![]), (vec![120; 20], b"a \"key\"\\\n\xff".to_vec())] },
         Step::DeleteAll { keyspace: 1, keys: vec![b"a \"key\"\\\n\xff".to_vec(), vec![]] },
+        Step::Ingest { keyspace: 1, entries: vec![(vec![], vec![120; 20]), (b"a \"key\"\\\n\xff".to_vec(), vec![])], unfollowed: true },
         Step::Apply { at: 2, writes: vec![(0, b"a \"key\"\\\n\xff".to_vec(), Some(b"\x01\x02\x03".to_vec())), (2, vec![], None)], metadata: vec![(1, b"m".to_vec())] },
         Step::ApplyDrop { at: 0, keyspace: 2, writes: vec![(0, b"a \"key\"\\\n\xff".to_vec(), Some(b"\x01\x02\x03".to_vec())), (2, vec![], None)], metadata: vec![(1, b"m".to_vec())] },
         Step::Get { keyspace: 1, key: b"a \"key\"\\\n\xff".to_vec() },
@@ -194,6 +195,7 @@ fn each_operation() -> Vec<Step> {
         Step::Write { batch: writes(), metadata: vec![], durability: Some(Durability::NoLog) },
         Step::PutAll { keyspace, entries: vec![(key(), vec![]), (vec![b'x'; 20], key())] },
         Step::DeleteAll { keyspace, keys: vec![key(), vec![]] },
+        Step::Ingest { keyspace, entries: vec![(vec![], vec![b'x'; 20]), (key(), vec![])], unfollowed: true },
         Step::Apply { at: 2, writes: writes(), metadata: metadata() },
         Step::ApplyDrop { at: 0, keyspace: 2, writes: writes(), metadata: metadata() },
         Step::Get { keyspace, key: key() },

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::background::Part;
 use crate::compaction::leveled;
 use crate::compaction::manual::{ManualRequest, ManualStep, pick_range};
-use crate::compaction::output::{Outputs, Written};
+use crate::compaction::output::{Outputs, Written, remove_tables};
 use crate::compaction::plan::Plan;
 use crate::compaction::retention::Retention;
 use crate::compaction::score::{LeveledOptions, Scores};
@@ -20,11 +20,11 @@ use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::key::{MAX_SEQNO, SeqNo};
 use crate::read::merge::MergeCursor;
-use crate::read::view::Source;
+use crate::read::view::{Source, by_key};
 use crate::store::Store;
 use crate::sync::{Condvar, Mutex};
 use crate::table::TableMeta;
-use crate::table::handle::{TableHandle, table_path};
+use crate::table::handle::TableHandle;
 use crate::table::iterator::TableCursor;
 use crate::table::level_iterator::LevelCursor;
 use crate::tree::Tree;
@@ -222,17 +222,9 @@ impl Job {
         match error {
             None => Ok((tables, written)),
             Some(error) => {
-                self.remove_files(&tables);
+                remove_tables(&self.store, tables.iter().map(|meta| meta.number));
                 Err(error)
             }
-        }
-    }
-
-    /// Best effort: what stays is an orphan that the next open removes.
-    fn remove_files(&self, tables: &[TableMeta]) {
-        for meta in tables {
-            let _left_over =
-                self.store.options.file_system.remove_file(&table_path(&self.store.directory, meta.number));
         }
     }
 
@@ -260,8 +252,13 @@ impl Job {
     fn sources(&self) -> Result<Vec<Source>> {
         let mut sources = Vec::new();
         if self.plan.level == 0 {
-            for handle in self.inputs() {
-                sources.push(Source::Table(TableCursor::for_compaction(handle.table_arc()?)));
+            let inputs: Vec<_> = self.inputs().cloned().collect();
+            // The tables of one ingest are one run, see `Version::level0_runs`.
+            for run in inputs.chunk_by(|a, b| a.meta.max_seqno == b.meta.max_seqno) {
+                sources.push(match run {
+                    [handle] => Source::Table(TableCursor::for_compaction(handle.table_arc()?)),
+                    run => Source::Level(LevelCursor::for_compaction(by_key(run))),
+                });
             }
         } else {
             sources.push(Source::Level(LevelCursor::for_compaction(self.inputs().cloned().collect())));
@@ -337,13 +334,16 @@ impl Job {
         let added: Vec<_> = tables.into_iter().map(|meta| (plan.output_level, meta)).collect();
         let leveled: Vec<_> = handles.iter().map(|handle| (plan.output_level, handle.clone())).collect();
         let keyspace = KeyspaceEdit { id: self.tree.id, flushed_seqno: None, removed, added };
-        let installed = self.store.versions.install(
-            |state| {
-                let live = state.keyspaces.contains_key(&self.tree.id);
-                live.then(|| Edit { keyspaces: vec![keyspace], ..Edit::default() })
-            },
-            || self.tree.install(&[], leveled, &numbers),
-        )?;
+        // A compaction on a caller's thread may come to its end after the database was closed.
+        let installed = self.store.tenure.during(|| {
+            self.store.versions.install(
+                |state| {
+                    let live = state.keyspaces.contains_key(&self.tree.id);
+                    live.then(|| Edit { keyspaces: vec![keyspace], ..Edit::default() })
+                },
+                || self.tree.install(&[], leveled, &numbers),
+            )
+        })??;
         let unused = if installed.is_some() { obsolete } else { &handles };
         unused.iter().for_each(|handle| handle.mark_obsolete());
         Ok(())

@@ -1,7 +1,6 @@
-//! The tables a flush or a compaction writes: filtered by retention, cut at good places.
+//! The tables a flush, a compaction or an ingest writes: filtered by retention, cut at good places.
 
 use std::cmp::Ordering;
-use std::path::Path;
 
 use crate::compaction::cut::Cutter;
 use crate::compaction::plan::Plan;
@@ -16,6 +15,7 @@ use crate::table::TableMeta;
 use crate::table::builder::{TableBuilder, TableWriteOptions};
 use crate::table::handle::table_path;
 use crate::table::properties::Origin;
+use crate::tenure::TenuredFile;
 use crate::tree::Tree;
 use crate::version::amplification::TombstoneAges;
 
@@ -62,6 +62,7 @@ impl std::ops::Add for Written {
 /// Writes entries into as many tables as their sizes and the boundaries ask for.
 pub(crate) struct Outputs<'s> {
     store: &'s Store,
+    compression: Compression,
     table_options: TableWriteOptions,
     origin: Origin,
     cutter: Cutter<'s>,
@@ -80,8 +81,8 @@ pub(crate) struct Outputs<'s> {
 }
 
 impl<'s> Outputs<'s> {
-    /// For a flush: one table, uncompressed unless every level is to be compressed. It holds every write of `tree` up to
-    /// `flushed_seqno` that is in no table yet.
+    /// For a flush: one table, uncompressed unless every level is to be compressed. It holds every write of `tree` up
+    /// to `flushed_seqno` that is in no table yet.
     pub(crate) fn level0(store: &'s Store, tree: &Tree, flushed_seqno: SeqNo) -> Self {
         Outputs::with(store, tree, flushed_seqno, false, Cutter::new(u64::MAX, 0, &[]))
     }
@@ -99,22 +100,27 @@ impl<'s> Outputs<'s> {
         Outputs { limited: true, ..outputs }
     }
 
+    /// For an ingest, whose entries come by [`add`](Outputs::add): cut as for a compaction. `below`: the tables that
+    /// the outputs may come to lie on.
+    pub(crate) fn ingest(store: &'s Store, tree: &Tree, picker: &LeveledOptions, below: &'s [Grandparent]) -> Self {
+        let cutter = Cutter::new(picker.target_table_bytes, picker.max_grandparent_bytes(), below);
+        let mut outputs = Outputs::with(store, tree, 0, false, cutter);
+        outputs.origin.ingested = true;
+        outputs
+    }
+
     fn with(store: &'s Store, tree: &Tree, flushed_seqno: SeqNo, bottom: bool, cutter: Cutter<'s>) -> Self {
         let options = tree.options();
-        let compress = match options.compression {
-            Compression::None => false,
-            Compression::Lz4Bottom => bottom,
-            Compression::Lz4 => true,
-        };
         Outputs {
             store,
+            compression: options.compression,
             table_options: TableWriteOptions {
                 append_bytes: store.limits.buffer_bytes,
                 block_bytes: options.block_bytes as usize,
                 filter_bits_per_key: options.filter_bits_per_key,
-                compress,
+                compress: compresses(options.compression, bottom),
             },
-            origin: Origin { keyspace: tree.id, name: tree.name.to_string(), flushed_seqno },
+            origin: Origin { keyspace: tree.id, name: tree.name.to_string(), flushed_seqno, ingested: false },
             cutter,
             current: None,
             finished: Vec::new(),
@@ -127,6 +133,34 @@ impl<'s> Outputs<'s> {
             written: Written::default(),
             begun_seqno: store.visible(),
         }
+    }
+
+    /// Writes an entry whose key is new. `is_bottom` is asked, when a table begins with it, whether that will lie on
+    /// the bottom.
+    pub(crate) fn add(
+        &mut self,
+        key: &[u8],
+        prefix: u64,
+        trailer: Trailer,
+        value: &[u8],
+        is_bottom: impl FnOnce() -> bool,
+    ) -> Result<()> {
+        self.begin_key(key, prefix)?;
+        if self.current.is_none() {
+            self.table_options.compress = compresses(self.compression, is_bottom());
+        }
+        self.table()?.add(key, trailer, value)
+    }
+
+    /// The key that was begun last; empty before the first.
+    pub(crate) fn last_key(&self) -> &[u8] {
+        &self.last_key
+    }
+
+    /// Whether a key, whose prefix is `prefix`, comes after the one that was begun last.
+    #[inline]
+    pub(crate) fn is_after_last(&self, key: &[u8], prefix: u64) -> bool {
+        self.started.is_empty() || compare_keys(self.last_prefix, &self.last_key, prefix, key).is_lt()
     }
 
     /// Writes what `retention` keeps of the entries from where `cursor` is positioned up to the key `end`.
@@ -221,30 +255,28 @@ impl<'s> Outputs<'s> {
 
     #[cold]
     fn start(&mut self) -> Result<()> {
-        let number = self.store.versions.next_file_number();
-        let path = table_path(&self.store.directory, number);
-        let fs = &self.store.options.file_system;
-        let file = fs.create(&path).map_err(Error::io("creating a table", &path))?;
+        let store = self.store;
+        let number = store.versions.next_file_number();
+        let path = table_path(&store.directory, number);
+        let created = store.tenure.during(|| store.options.file_system.create(&path))?;
+        // Also after an error there may be a file.
         self.started.push(number);
+        let file = created.map_err(Error::io("creating a table", &path))?;
+        let file = Box::new(TenuredFile::new(file, store.tenure.clone()));
         self.current = Some(TableBuilder::new(file, path, number, self.table_options, self.origin.clone()));
         Ok(())
     }
 
     /// Finishes the last table and makes all names durable; after an error (`written`, or one here) removes what was
-    /// begun.
+    /// begun. That the directory is not ours any more is `Closed`, whatever failed for that.
     pub(crate) fn finish_after(mut self, written: Result<()>) -> Result<(Vec<TableMeta>, Written)> {
-        let finished = written.and_then(|()| self.cut()).and_then(|()| self.sync_directory());
-        match finished {
-            Ok(()) => Ok((self.finished, self.written)),
-            Err(error) => {
-                self.current = None;
-                let fs = &self.store.options.file_system;
-                for number in self.started {
-                    // Best effort: what stays is an orphan that the next open removes.
-                    let _left_over = fs.remove_file(&table_path(&self.store.directory, number));
-                }
-                Err(error)
+        match written.and_then(|()| self.cut()).and_then(|()| self.sync_directory()) {
+            Ok(()) => {
+                self.started.clear();
+                Ok((std::mem::take(&mut self.finished), self.written))
             }
+            Err(_) if self.store.tenure.has_ended() => Err(Error::Closed),
+            Err(error) => Err(error),
         }
     }
 
@@ -252,7 +284,33 @@ impl<'s> Outputs<'s> {
         if self.started.is_empty() {
             return Ok(());
         }
-        let directory: &Path = &self.store.directory;
-        self.store.options.file_system.sync_dir(directory).map_err(Error::io("syncing the directory", directory))
+        let store = self.store;
+        let synced = store.tenure.during(|| store.options.file_system.sync_dir(&store.directory))?;
+        synced.map_err(Error::io("syncing the directory", &store.directory))
+    }
+}
+
+impl Drop for Outputs<'_> {
+    /// Removes what was begun and not finished, after a panic as after an error.
+    fn drop(&mut self) {
+        self.current = None;
+        remove_tables(self.store, self.started.drain(..));
+    }
+}
+
+/// Removes files of tables that no edit names. Best effort: what stays is an orphan that the next open removes.
+pub(crate) fn remove_tables(store: &Store, numbers: impl IntoIterator<Item = u64>) {
+    for number in numbers {
+        let remove = || store.options.file_system.remove_file(&table_path(&store.directory, number));
+        let _left_over = store.tenure.during(remove);
+    }
+}
+
+/// Whether a table's blocks are compressed.
+fn compresses(compression: Compression, is_bottom: bool) -> bool {
+    match compression {
+        Compression::None => false,
+        Compression::Lz4Bottom => is_bottom,
+        Compression::Lz4 => true,
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::score::LeveledOptions;
 use super::shape::{Running, Shape, TableShape};
+use crate::table::TableMeta;
 use crate::version::LEVELS;
 
 /// Why a compaction is done.
@@ -134,7 +135,10 @@ impl Plan {
         }
         let grandparents: Vec<Grandparent> = match output_level + 1 {
             LEVELS => Vec::new(),
-            below => shape.tables(below)[shape.run(below, smallest, largest)].iter().map(Grandparent::of).collect(),
+            below => {
+                let run = shape.run(below, smallest, largest);
+                shape.tables(below)[run].iter().map(|table| Grandparent::of(&table.meta)).collect()
+            }
         };
         let bottom = shape.nothing_below(output_level, smallest, largest);
         let grandparent_bytes: u64 = grandparents.iter().map(|table| table.file_bytes).sum();
@@ -167,8 +171,8 @@ impl Plan {
 }
 
 impl Grandparent {
-    fn of(table: &TableShape) -> Self {
-        let meta = &table.meta;
+    /// What is to be known of a table.
+    pub(crate) fn of(meta: &TableMeta) -> Self {
         Grandparent { smallest: meta.smallest.clone(), largest: meta.largest.clone(), file_bytes: meta.file_bytes }
     }
 }

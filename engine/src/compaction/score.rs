@@ -99,8 +99,10 @@ fn ratio(a: u64, b: u64) -> f64 {
 }
 
 fn level0_score(shape: &Shape, options: &LeveledOptions) -> f64 {
-    let tables = shape.tables(0).iter().filter(|table| !shape.is_busy(table)).count();
-    ratio(tables as u64, options.level0_trigger as u64).max(ratio(shape.idle_bytes(0), options.base_bytes))
+    // Of the tables of one ingest a reader meets one, as of a level: they count together.
+    let runs = shape.tables(0).chunk_by(|a, b| a.meta.max_seqno == b.meta.max_seqno);
+    let idle = runs.filter(|run| run.iter().any(|table| !shape.is_busy(table))).count();
+    ratio(idle as u64, options.level0_trigger as u64).max(ratio(shape.idle_bytes(0), options.base_bytes))
 }
 
 /// The base level and the targets. With dynamic levels (RocksDB's `level_compaction_dynamic_level_bytes`) the bottom
@@ -221,6 +223,18 @@ mod tests {
     fn level_0_counts_tables_and_bytes() {
         assert_eq!(scores(&[(0, 1), (0, 1), (0, 1)], &options()).scores[0], 0.75);
         assert_eq!(scores(&[(0, 3000)], &options()).scores[0], 3.0);
+    }
+
+    #[test]
+    fn the_tables_of_one_ingest_count_as_one_in_level_0() {
+        let of_ingest = [b"a", b"b", b"c"].into_iter().zip(1u64..).map(|(key, n)| table(n, key, key, 9, 9));
+        let flushed = table(4, b"a", b"z", 3, 8);
+        let tables = of_ingest.chain([flushed]).map(|table| (0, Arc::new(table)));
+        let version = Version::empty().apply(tables.collect(), &[]);
+        let runs: Vec<usize> = version.level0_runs().map(<[_]>::len).collect();
+        assert_eq!(runs, [3, 1]);
+        let large_base = LeveledOptions { base_bytes: 1 << 30, ..options() };
+        assert_eq!(Scores::new(&Shape::new(&version, &[]), &large_base).scores[0], 0.5);
     }
 
     #[test]

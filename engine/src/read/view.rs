@@ -131,8 +131,11 @@ impl View {
         for memtable in self.memtables().filter(|memtable| !memtable.is_empty()) {
             sources.push(Source::Memtable(MemtableCursor::new(memtable.clone())));
         }
-        for handle in self.version.levels()[0].tables().iter() {
-            sources.push(Source::Table(TableCursor::new(handle.table_arc()?)));
+        for run in self.version.level0_runs() {
+            sources.push(match run {
+                [handle] => Source::Table(TableCursor::new(handle.table_arc()?)),
+                run => Source::Level(LevelCursor::new(by_key(run))),
+            });
         }
         for level in &self.version.levels()[1..] {
             let tables = level.tables();
@@ -147,6 +150,13 @@ impl View {
     pub(crate) fn cursor(&self) -> Result<MergeCursor<Source>> {
         Ok(MergeCursor::new(self.sources()?))
     }
+}
+
+/// The tables of a run of level 0, in the order of the deeper levels.
+pub(crate) fn by_key(run: &[Arc<TableHandle>]) -> Arc<[Arc<TableHandle>]> {
+    let mut run = run.to_vec();
+    run.sort_unstable_by(|a, b| a.meta.smallest.cmp(&b.meta.smallest));
+    run.into()
 }
 
 /// One sorted run. An enum and not a trait object, so that a step costs a branch and not a virtual call.

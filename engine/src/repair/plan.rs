@@ -93,12 +93,16 @@ impl<'a> Plan<'a> {
         let known = owner.and_then(|id| self.state.keyspaces.get(&id));
         let level = known.and_then(|keyspace| level_of(keyspace, number)).unwrap_or(0);
         let options = known.map_or_else(KeyspaceOptions::new, |keyspace| keyspace.options.clone());
-        let origin = table.origin.clone().unwrap_or_else(|| Origin {
+        // Where the manifest states one number for all entries, it may be that of an ingest, which the table lacks.
+        let stated = known.and_then(|keyspace| keyspace.levels.iter().flatten().find(|meta| meta.number == number));
+        let seqno = stated.filter(|meta| meta.min_seqno == meta.max_seqno).map(|meta| meta.max_seqno);
+        let found = table.origin.clone().unwrap_or_else(|| Origin {
             keyspace: owner.unwrap_or(0),
             name: known.map_or_else(String::new, |keyspace| keyspace.name.clone()),
-            flushed_seqno: 0,
+            ..Origin::default()
         });
-        Ok(self.tables.rewrite(table, &Target { origin, options: &options, level })?.0)
+        let origin = Origin { ingested: false, ..found };
+        Ok(self.tables.rewrite(table, &Target { origin, options: &options, level }, seqno)?.0)
     }
 
     fn owner(&self, number: u64, origin: Option<&Origin>) -> Option<KeyspaceId> {
@@ -282,7 +286,7 @@ impl<'a> Plan<'a> {
 /// What new tables of a keyspace say of themselves. The log counts as flushed only from the new manifest on: until then
 /// a repair that is run again may meet some of these tables and miss others.
 fn origin_of(id: KeyspaceId, keyspace: &KeyspaceState) -> Origin {
-    Origin { keyspace: id, name: keyspace.name.clone(), flushed_seqno: keyspace.flushed_seqno }
+    Origin { keyspace: id, name: keyspace.name.clone(), flushed_seqno: keyspace.flushed_seqno, ingested: false }
 }
 
 fn level_of(keyspace: &KeyspaceState, number: u64) -> Option<usize> {

@@ -131,7 +131,10 @@ fn check(
     cache: &Arc<BlockCache>,
 ) -> Result<Option<Found>> {
     let path = table_path(dir, number);
-    let verified = Table::open(fs, &path, number, ReadMode::Pread, cache).and_then(|table| {
+    let verified = Table::open(fs, &path, number, ReadMode::Pread, cache).and_then(|mut table| {
+        if let Some(expected) = expected {
+            table.number_as(expected);
+        }
         table.verify()?;
         Ok(table)
     });

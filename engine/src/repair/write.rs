@@ -10,6 +10,7 @@ use crate::compaction::score::LeveledOptions;
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::fs::FileSystem;
+use crate::key::{SeqNo, Trailer, ValueKind};
 use crate::memtable::{Memtable, MemtableCursor};
 use crate::options::{Compression, KeyspaceOptions, Options};
 use crate::read::merge::MergeCursor;
@@ -86,14 +87,19 @@ impl<'a> Tables<'a> {
     }
 
     /// Writes what checks out of a damaged table; nothing if that is nothing. Answers also how many entries there were.
+    /// `seqno`: the number that all entries have, if the table does not know better.
     pub(super) fn rewrite(
         &mut self,
         table: &mut SalvagedTable,
         target: &Target<'_>,
+        seqno: Option<SeqNo>,
     ) -> Result<(Option<TableMeta>, u64)> {
         let number = self.next;
         let mut builder = self.begin(target)?;
-        let entries = table.for_each(&mut |key, trailer, value| builder.add(key, trailer, value))?;
+        let entries = table.for_each(&mut |key, trailer, value| {
+            let kind = if trailer.is_delete() { ValueKind::Delete } else { ValueKind::Put };
+            builder.add(key, seqno.map_or(trailer, |seqno| Trailer::new(seqno, kind)), value)
+        })?;
         if entries == 0 {
             drop(builder);
             self.discard(number)?;

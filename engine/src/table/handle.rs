@@ -205,6 +205,7 @@ impl TableCache {
         let mode = if self.limits.mmap_reads && fits { ReadMode::Map } else { ReadMode::Pread };
         let path = table_path(&self.dir, meta.number);
         let mut table = Table::open(&*self.fs, &path, meta.number, mode, &self.block_cache)?;
+        table.number_as(meta);
         table.set_lease(OpenLease::new(&self.totals, &table));
         Ok(Arc::new(table))
     }

@@ -1,8 +1,9 @@
 //! What a table says of itself.
 //!
 //! Payload, little-endian: `entries u64 | tombstones u64 | user bytes u64 | smallest seqno u64 | largest seqno u64 |
-//! data blocks u64 | filter probes u32 | length of smallest key u16 | of largest key u16 | smallest key | largest key |
-//! keyspace id u32 | flushed seqno u64 | name of the keyspace, to the end`.
+//! data blocks u64 | filter probes u16 | flags u16 | length of smallest key u16 | of largest key u16 | smallest key |
+//! largest key | keyspace id u32 | flushed seqno u64 | name of the keyspace, to the end`. Flag 1: the table was
+//! ingested, see [`Origin::ingested`].
 
 use bytes::Bytes;
 
@@ -15,6 +16,9 @@ const FIXED_BYTES: usize = 56;
 
 const ORIGIN_BYTES: usize = 12;
 
+/// The flag of an ingested table.
+const INGESTED: u16 = 1;
+
 /// Where a table comes from: enough to give it back to its keyspace if the manifest is lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Origin {
@@ -22,9 +26,12 @@ pub(crate) struct Origin {
     pub(crate) keyspace: KeyspaceId,
     /// Its name, which never changes.
     pub(crate) name: String,
-    /// Every write to the keyspace up to this number was in tables when this one was written. What its entries say is no
-    /// substitute: at the bottom they have number 0.
+    /// Every write to the keyspace up to this number was in tables when this one was written. What its entries say is
+    /// no substitute: at the bottom they have number 0.
     pub(crate) flushed_seqno: SeqNo,
+    /// Whether the table was written before its entries got their number. All have one and the same; the manifest says
+    /// which. The table itself states the next number at the time when the ingest began, which is the least it can be.
+    pub(crate) ingested: bool,
 }
 
 /// A table's counts and bounds, kept in the file; an empty table has zeros and empty keys.
@@ -54,7 +61,9 @@ impl Properties {
         for number in numbers {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        out.extend_from_slice(&self.filter_probes.to_le_bytes());
+        // At most `MAX_PROBES`.
+        out.extend_from_slice(&(self.filter_probes as u16).to_le_bytes());
+        out.extend_from_slice(&(if self.origin.ingested { INGESTED } else { 0 }).to_le_bytes());
         out.extend_from_slice(&(self.smallest.len() as u16).to_le_bytes());
         out.extend_from_slice(&(self.largest.len() as u16).to_le_bytes());
         out.extend_from_slice(&self.smallest);
@@ -73,6 +82,7 @@ impl Properties {
         let (numbers, _) = fixed.as_chunks::<8>();
         let [entries, tombstones, user_bytes, min_seqno, max_seqno, data_blocks, lengths] =
             std::array::from_fn(|i| u64::from_le_bytes(numbers[i]));
+        let (filter_probes, flags) = (lengths as u16, (lengths >> 16) as u16);
         let (smallest_bytes, largest_bytes) = ((lengths >> 32) as u16, (lengths >> 48) as u16);
         let (smallest, largest) = keys.split_at_checked(smallest_bytes.into()).ok_or("properties cut short")?;
         let (largest, origin) = largest.split_at_checked(largest_bytes.into()).ok_or("properties cut short")?;
@@ -80,7 +90,12 @@ impl Properties {
         let name = std::str::from_utf8(name).map_err(|_| "a keyspace's name that is not UTF-8")?;
         let [k0, k1, k2, k3, s0, s1, s2, s3, s4, s5, s6, s7] = *origin;
         let flushed_seqno = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
+        let ingested = flags & INGESTED != 0;
+        if flags & !INGESTED != 0 {
+            return Err("unknown flags in the properties");
+        }
         if tombstones > entries
+            || (ingested && (tombstones > 0 || min_seqno != max_seqno))
             || data_blocks > entries
             || min_seqno > max_seqno
             || max_seqno > MAX_SEQNO
@@ -96,10 +111,15 @@ impl Properties {
             min_seqno,
             max_seqno,
             data_blocks,
-            filter_probes: lengths as u32,
+            filter_probes: filter_probes.into(),
             smallest: Bytes::copy_from_slice(smallest),
             largest: Bytes::copy_from_slice(largest),
-            origin: Origin { keyspace: u32::from_le_bytes([k0, k1, k2, k3]), name: name.to_owned(), flushed_seqno },
+            origin: Origin {
+                keyspace: u32::from_le_bytes([k0, k1, k2, k3]),
+                name: name.to_owned(),
+                flushed_seqno,
+                ingested,
+            },
         })
     }
 
@@ -135,7 +155,7 @@ mod tests {
             filter_probes: 6,
             smallest: Bytes::from_static(b"a"),
             largest: Bytes::from(vec![b'z'; 65_535]),
-            origin: Origin { keyspace: 7, name: "silt".into(), flushed_seqno: 12 },
+            origin: Origin { keyspace: 7, name: "silt".into(), flushed_seqno: 12, ingested: false },
         };
         let mut out = Vec::new();
         properties.encode(&mut out);
@@ -156,5 +176,13 @@ mod tests {
         assert!(refused(|p| p.min_seqno = MAX_SEQNO + 1));
         assert!(refused(|p| p.smallest = Bytes::from_static(b"\xff")));
         assert!(refused(|p| p.origin.flushed_seqno = MAX_SEQNO + 1));
+        assert!(refused(|p| p.origin.ingested = true), "with tombstones and several numbers");
+        let ingested = |p: &mut Properties| {
+            (p.tombstones, p.min_seqno, p.max_seqno) = (0, 4, 4);
+            p.origin.ingested = true;
+        };
+        assert!(!refused(ingested));
+        out[50] = 2;
+        assert!(Properties::decode(&out).is_err(), "a flag of a newer release");
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Table {
     index: Index,
     filter: Option<Filter>,
     properties: Properties,
+    /// The number of all entries where the file does not know it; see [`Origin`](super::properties::Origin).
+    seqno: Option<SeqNo>,
     /// One bit a data block: it is uncompressed, mapped, and was found intact. All clear when not mapped.
     verified: Box<[AtomicU64]>,
     cache: Arc<BlockCache>,
@@ -139,10 +141,22 @@ impl Table {
             index,
             filter,
             properties,
+            seqno: None,
             verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
             cache: Arc::clone(cache),
             lease: None,
         })
+    }
+
+    /// Gives the entries of an ingested table the number that the manifest states. Only before the first read. Where
+    /// the manifest cannot be right about the table, its own number stays, and shows as a difference between the two.
+    pub(crate) fn number_as(&mut self, stated: &TableMeta) {
+        let properties = &mut self.properties;
+        let is_one = stated.min_seqno == stated.max_seqno && stated.max_seqno >= properties.max_seqno;
+        if properties.origin.ingested && is_one {
+            (properties.min_seqno, properties.max_seqno) = (stated.min_seqno, stated.max_seqno);
+            self.seqno = Some(stated.max_seqno);
+        }
     }
 
     /// Counts the table as open until it is dropped.
@@ -242,7 +256,7 @@ impl Table {
             && (self.is_verified(ordinal) || self.verify_mapped(map, ordinal)?)
         {
             let (handle, payload) = self.mapped_payload(map, ordinal)?;
-            let block = Block::parse(payload).map_err(|reason| self.damaged(handle, reason))?;
+            let block = Block::parse(payload).map_err(|reason| self.damaged(handle, reason))?.numbered(self.seqno);
             return Ok(block.find(lookup).map(|i| {
                 let value = payload.get(block.value_range(i)).unwrap_or_default();
                 TableHit { trailer: block.trailer(i), value: HitValue::Mapped { owner: map, value } }
@@ -284,7 +298,7 @@ impl Table {
         {
             let (handle, payload) = self.mapped_payload(map, ordinal)?;
             let block = Block::parse(map.slice_ref(payload)).map_err(|reason| self.damaged(handle, reason))?;
-            return Ok(Some(block));
+            return Ok(Some(block.numbered(self.seqno)));
         }
         Ok(None)
     }
@@ -299,7 +313,7 @@ impl Table {
         let block = || {
             let (tag, payload) = unseal(&stored, self.number, handle.offset)?;
             let payload = if tag == TAG_LZ4 { decompress(payload)?.into() } else { stored.slice_ref(payload) };
-            let block = Block::parse(payload)?;
+            let block = Block::parse(payload)?.numbered(self.seqno);
             block.check_entries()?;
             if block.len() == 0 { Err("a data block without entries") } else { Ok(block) }
         };

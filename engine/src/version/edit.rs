@@ -50,6 +50,8 @@ pub(crate) struct Edit {
     pub(crate) log_floor: Option<LogFloor>,
     /// Every logged record up to this number is known to be on storage.
     pub(crate) log_synced_seqno: Option<SeqNo>,
+    /// The last number that an ingest took: the log holds nothing of it, so no follower may begin at or before it.
+    pub(crate) ingested_seqno: Option<SeqNo>,
     /// All metadata, in the place of what was there.
     pub(crate) metadata: Option<BTreeMap<String, Vec<u8>>>,
 }
@@ -94,6 +96,7 @@ mod tag {
     pub(super) const FORGOTTEN: u64 = required(10);
     pub(super) const KEYSPACE: u64 = required(11);
     pub(super) const METADATA: u64 = required(12);
+    pub(super) const INGESTED_SEQNO: u64 = required(13);
 
     /// Fields of a keyspace's description and changes.
     pub(super) const ID: u64 = required(1);
@@ -127,6 +130,7 @@ impl Edit {
             (tag::NEXT_FILE_NUMBER, self.next_file_number),
             (tag::LAST_SEQNO, self.last_seqno),
             (tag::LOG_SYNCED_SEQNO, self.log_synced_seqno),
+            (tag::INGESTED_SEQNO, self.ingested_seqno),
         ];
         for (tag, value) in singles {
             if let Some(value) = value {
@@ -172,6 +176,7 @@ impl Edit {
                 tag::NEXT_FILE_NUMBER => return set_once(&mut edit.next_file_number, number(content)?),
                 tag::LAST_SEQNO => return set_once(&mut edit.last_seqno, seqno(number(content)?)?),
                 tag::LOG_SYNCED_SEQNO => return set_once(&mut edit.log_synced_seqno, seqno(number(content)?)?),
+                tag::INGESTED_SEQNO => return set_once(&mut edit.ingested_seqno, seqno(number(content)?)?),
                 tag::LOG_FLOOR => {
                     let [segment, prev_seqno] = numbers(content)?;
                     return set_once(&mut edit.log_floor, LogFloor { segment, prev_seqno: seqno(prev_seqno)? });
@@ -401,6 +406,7 @@ mod tests {
             last_seqno: Some(MAX_SEQNO),
             log_floor: Some(LogFloor { segment: 7, prev_seqno: 650 }),
             log_synced_seqno: Some(0),
+            ingested_seqno: Some(899),
             metadata: Some(BTreeMap::from([("".to_owned(), vec![1]), ("position".to_owned(), vec![])])),
         }
     }

@@ -187,6 +187,8 @@ impl Facts {
         state.next_file_number = state.next_file_number.max(edit.next_file_number.unwrap_or(0));
         state.last_seqno = state.last_seqno.max(edit.last_seqno.unwrap_or(0));
         state.log_synced_seqno = state.log_synced_seqno.max(edit.log_synced_seqno.unwrap_or(0));
+        state.ingested_seqno = state.ingested_seqno.max(edit.ingested_seqno.unwrap_or(0));
+        state.last_seqno = state.last_seqno.max(state.ingested_seqno);
         if let Some(floor) = edit.log_floor.filter(|floor| floor.segment >= state.log_floor.segment) {
             state.log_floor = floor;
         }

@@ -29,6 +29,8 @@ pub(crate) struct ManifestState {
     pub(crate) log_floor: LogFloor,
     /// Every logged record up to this number is known to be on storage.
     pub(crate) log_synced_seqno: SeqNo,
+    /// The last number that an ingest took; 0 without any. Followers of the log begin behind it.
+    pub(crate) ingested_seqno: SeqNo,
     /// Small named values beside the keyspaces; see `WriteBatch::metadata`.
     pub(crate) metadata: BTreeMap<String, Vec<u8>>,
     /// The live keyspaces.
@@ -112,6 +114,10 @@ impl ManifestState {
         }
         if let Some(seqno) = edit.log_synced_seqno {
             grow("log_synced_seqno", &mut self.log_synced_seqno, seqno)?;
+            self.use_seqno(seqno);
+        }
+        if let Some(seqno) = edit.ingested_seqno {
+            grow("ingested_seqno", &mut self.ingested_seqno, seqno)?;
             self.use_seqno(seqno);
         }
         Ok(())
@@ -201,6 +207,7 @@ impl ManifestState {
             last_seqno: Some(self.last_seqno),
             log_floor: Some(self.log_floor),
             log_synced_seqno: Some(self.log_synced_seqno),
+            ingested_seqno: (self.ingested_seqno > 0).then_some(self.ingested_seqno),
             metadata: Some(self.metadata.clone()),
             ..Edit::default()
         });

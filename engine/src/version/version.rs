@@ -291,6 +291,12 @@ impl<T: HasMeta> Version<T> {
         &tables[begin..begin + len]
     }
 
+    /// The sorted runs of level 0, newest first. The tables of one ingest, which are disjoint, are one run, and the
+    /// only ones that share their largest number; every other table is a run of its own.
+    pub(crate) fn level0_runs(&self) -> impl Iterator<Item = &[Arc<T>]> {
+        self.levels[0].tables.chunk_by(|a, b| a.meta().max_seqno == b.meta().max_seqno)
+    }
+
     /// The length of all table files together, in bytes.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.levels.iter().map(|level| level.totals.file_bytes).sum()

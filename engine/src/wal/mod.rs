@@ -63,6 +63,8 @@ pub(crate) struct Wal {
     published_seqno: AtomicU64,
     /// Every record up to this number is durable. It is always the last number of some record.
     synced_seqno: AtomicU64,
+    /// The last number that an ingest took; 0 without any. Nothing of it is in the log.
+    ingested_seqno: AtomicU64,
     needs_spare: AtomicBool,
     /// How many tails are waiting for `published_logged` to move.
     waiting_tails: AtomicU32,
@@ -146,8 +148,8 @@ pub(crate) fn create(
     open_after_replay(fs, dir, database_id, replayed, prev_seqno, options)
 }
 
-/// Continues a replayed log in a new segment. The recovered segments stay listed, for tails, and are made durable by the
-/// next sync unless replay proved that they are. `last_seqno` is the database's last visible number, logged or not.
+/// Continues a replayed log in a new segment. The recovered segments stay listed, for tails, and are made durable by
+/// the next sync unless replay proved that they are. `last_seqno` is the database's last visible number, logged or not.
 ///
 /// # Errors
 /// `Io`.
@@ -177,6 +179,7 @@ pub(crate) fn open_after_replay(
         published_logged: AtomicU64::new(last),
         published_seqno: AtomicU64::new(last_seqno.max(last)),
         synced_seqno: AtomicU64::new(replayed.synced_seqno),
+        ingested_seqno: AtomicU64::new(0),
         needs_spare: AtomicBool::new(false),
         waiting_tails: AtomicU32::new(0),
         tail_lock: Mutex::new(()),
@@ -349,6 +352,15 @@ impl Wal {
         if self.waiting_tails.load(Ordering::SeqCst) > 0 {
             self.wake_tails();
         }
+    }
+
+    /// Everything up to `seqno` was ingested, or written before an ingest: the log does not hold all of it. Whoever
+    /// follows from there or before gets `NotRetained` from now on. Only before the number is published, or any later
+    /// one.
+    pub(crate) fn note_ingested(&self, seqno: SeqNo) {
+        // Release: see `Tail::check_whole`.
+        self.ingested_seqno.store(seqno, Ordering::Release);
+        self.wake_tails();
     }
 
     /// Wakes all waiting tails, for instance because the database closes.

@@ -124,7 +124,11 @@ impl Wal {
     /// # Errors
     /// `NotRetained` if that is gone already.
     pub(crate) fn pin(self: &Arc<Self>, from: SeqNo) -> Result<RetentionPin> {
-        let cursor = self.segments.lock().register(from.max(1))?;
+        let from = from.max(1);
+        let mut list = self.segments.lock();
+        self.check_retained(&list, from)?;
+        let cursor = list.register(from)?;
+        drop(list);
         Ok(RetentionPin { wal: self.clone(), cursor })
     }
 
@@ -134,7 +138,21 @@ impl Wal {
 
     /// The oldest sequence number that a tail or pin may start from.
     pub(crate) fn oldest_retained_seqno(&self) -> SeqNo {
-        self.segments.lock().oldest().prev_seqno + 1
+        self.oldest_retained_in(&self.segments.lock())
+    }
+
+    fn oldest_retained_in(&self, list: &SegmentList) -> SeqNo {
+        // Acquire pairs with the release in `note_ingested`.
+        list.oldest().prev_seqno.max(self.ingested_seqno.load(Ordering::Acquire)) + 1
+    }
+
+    /// Whether everything from `from` on is in the log.
+    ///
+    /// # Errors
+    /// `NotRetained` if it is not.
+    pub(super) fn check_retained(&self, list: &SegmentList, from: SeqNo) -> Result<()> {
+        let oldest = self.oldest_retained_in(list);
+        if from < oldest { Err(Error::NotRetained { requested: from, oldest }) } else { Ok(()) }
     }
 
     /// Bytes of segment files that only cursors hold back, as of the last [`plan_release`](Wal::plan_release).

@@ -38,6 +38,8 @@ pub(crate) struct Tail {
     last_seqno: SeqNo,
     /// Records that end before this number, which is at least 1, are passed over.
     from: SeqNo,
+    /// Whether numbers that an ingest took may be missing: to read what there is, not to follow.
+    passes_ingests: bool,
 }
 
 impl SegmentList {
@@ -66,7 +68,11 @@ impl Wal {
                 "the log ends at {last}, it cannot be followed from {from} on"
             )));
         }
-        let cursor = self.segments.lock().register(from)?;
+        let cursor = {
+            let mut list = self.segments.lock();
+            self.check_retained(&list, from)?;
+            list.register(from)?
+        };
         self.open_tail(cursor, from)
     }
 
@@ -81,13 +87,16 @@ impl Wal {
             let from = list.oldest().prev_seqno + 1;
             (from, list.register(from)?)
         };
-        self.open_tail(cursor, from)
+        let mut tail = self.open_tail(cursor, from)?;
+        tail.passes_ingests = true;
+        Ok(tail)
     }
 
     fn open_tail(self: &Arc<Self>, cursor: Arc<Cursor>, from: SeqNo) -> Result<Tail> {
         let (segment, reader) = self.open_start(from).inspect_err(|_| self.unregister(&cursor))?;
         let last_seqno = segment.prev_seqno;
-        Ok(Tail { wal: self.clone(), cursor, segment, reader, offset: HEADER_BYTES, last_seqno, from })
+        let passes_ingests = false;
+        Ok(Tail { wal: self.clone(), cursor, segment, reader, offset: HEADER_BYTES, last_seqno, from, passes_ingests })
     }
 
     fn open_start(&self, from: SeqNo) -> Result<(Arc<Segment>, SegmentReader)> {
@@ -119,23 +128,44 @@ impl Tail {
     /// The next record, or `None` if there is none yet; ask again, or [`wait`](Tail::wait).
     ///
     /// # Errors
-    /// `NotRetained` if the tail fell too far behind: it stays so. `Corruption` and `Io` from reading.
+    /// `NotRetained` if the tail fell too far behind, or an ingest took numbers that it has not passed: it stays so.
+    /// `Corruption` and `Io` from reading.
     pub(crate) fn next(&mut self) -> Result<Option<TailRecord>> {
         self.cursor.check(&self.wal)?;
+        let needs = self.needs();
+        self.check_whole(needs)?;
         match self.read_next() {
-            Ok(record) => Ok(record),
+            // Again: a record that was published after an ingest has been read by one who did not know of that yet.
+            Ok(record) => self.check_whole(needs).map(|()| record),
             // A file that went away or was recycled meanwhile is no damage.
             Err(error) => self.cursor.check(&self.wal).and(Err(error)),
         }
     }
 
-    /// Waits until there is a record to read, at most for `timeout`, or until somebody wakes all tails. Answers whether
-    /// there is one.
+    /// The next number that is to be read.
+    fn needs(&self) -> SeqNo {
+        self.from.max(self.last_seqno + 1)
+    }
+
+    /// # Errors
+    /// `NotRetained` if an ingest took numbers from `needs` on.
+    fn check_whole(&self, needs: SeqNo) -> Result<()> {
+        // Acquire, here and where the published number is loaded: whoever sees a number that was published after an
+        // ingest sees what that stored before.
+        let ingested = self.wal.ingested_seqno.load(Ordering::Acquire);
+        if needs > ingested || self.passes_ingests {
+            return Ok(());
+        }
+        Err(Error::NotRetained { requested: needs, oldest: self.wal.oldest_retained_seqno() })
+    }
+
+    /// Waits until there is a record to read, or an error to get, at most for `timeout`, or until somebody wakes all
+    /// tails. Answers whether there is one.
     pub(crate) fn wait(&self, timeout: Duration) -> bool {
         let wal = &self.wal;
         // What comes before the place that was asked for is passed over, so it is nothing to read.
         let read_seqno = self.last_seqno.max(self.from - 1);
-        if wal.published_logged.load(Ordering::Acquire) > read_seqno {
+        if wal.published_logged.load(Ordering::Acquire) > read_seqno || self.check_whole(self.needs()).is_err() {
             return true;
         }
         let deadline = Instant::now().checked_add(timeout);
@@ -143,7 +173,8 @@ impl Tail {
         // SeqCst, both: see `Wal::publish`. The increment comes under the lock, so that a wake-up cannot fall between
         // the check and the wait.
         wal.waiting_tails.fetch_add(1, Ordering::SeqCst);
-        if wal.published_logged.load(Ordering::SeqCst) <= read_seqno {
+        // Who stores that there was an ingest wakes all tails after that, under the lock held here.
+        if wal.published_logged.load(Ordering::SeqCst) <= read_seqno && self.check_whole(self.needs()).is_ok() {
             match deadline {
                 Some(deadline) => drop(wal.tail_wakeup.wait_until(&mut lock, deadline)),
                 None => wal.tail_wakeup.wait(&mut lock),
@@ -152,7 +183,7 @@ impl Tail {
         // Relaxed: the lock is held; a count that is too high for a moment costs a needless wake-up.
         wal.waiting_tails.fetch_sub(1, Ordering::Relaxed);
         // Acquire pairs with the store in `Wal::publish`.
-        wal.published_logged.load(Ordering::Acquire) > read_seqno
+        wal.published_logged.load(Ordering::Acquire) > read_seqno || self.check_whole(self.needs()).is_err()
     }
 
     fn read_next(&mut self) -> Result<Option<TailRecord>> {

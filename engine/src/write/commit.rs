@@ -156,6 +156,14 @@ impl Writer {
         Ok(())
     }
 
+    /// Holds a caller back who writes `bytes` past the memtables, as long as the trees' debt asks for.
+    pub(crate) fn hold_back(&self, bytes: usize) {
+        let delay_ns = self.pressure.get();
+        if delay_ns > 0 {
+            self.pressure.delay(bytes, delay_ns, &*self.store.options.clock);
+        }
+    }
+
     #[cold]
     fn wait_for_room(&self) -> Result<()> {
         let store = &*self.store;

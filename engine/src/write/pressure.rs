@@ -15,7 +15,8 @@ const MAX_NAP_NS: u64 = 1_000_000;
 /// What a tree owes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Debt {
-    pub(crate) level0_tables: usize,
+    /// What every get may have to look through; see `Version::level0_runs`.
+    pub(crate) level0_runs: usize,
     pub(crate) level0_trigger: usize,
     /// Bytes that compaction still has to rewrite to bring every level to its target.
     pub(crate) compaction_bytes: u64,
@@ -27,7 +28,7 @@ pub(crate) struct Debt {
 /// debt; beyond, it grows with the square of the excess.
 pub(crate) fn delay_ns_per_kib(debt: &Debt) -> u64 {
     let level0_slowdown = (2 * debt.level0_trigger).max(debt.level0_trigger + 4);
-    let level0_excess = debt.level0_tables.saturating_sub(level0_slowdown) as u64;
+    let level0_excess = debt.level0_runs.saturating_sub(level0_slowdown) as u64;
     let scale = (4 * debt.base_level_bytes).max(1);
     let debt_quarters = (debt.compaction_bytes.saturating_sub(scale)).saturating_mul(4) / scale;
     let square = |n: u64| n.saturating_mul(n);
@@ -98,8 +99,8 @@ mod tests {
 
     #[test]
     fn the_delay_is_nothing_without_debt_and_grows_with_it() {
-        let debt = |level0_tables, compaction_bytes| {
-            delay_ns_per_kib(&Debt { level0_tables, level0_trigger: 4, compaction_bytes, base_level_bytes: 100 })
+        let debt = |level0_runs, compaction_bytes| {
+            delay_ns_per_kib(&Debt { level0_runs, level0_trigger: 4, compaction_bytes, base_level_bytes: 100 })
         };
         assert_eq!(debt(8, 400), 0);
         assert!(debt(9, 0) > 0);

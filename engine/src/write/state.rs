@@ -158,6 +158,25 @@ impl CommitState {
         }
     }
 
+    /// Gives the next `count` numbers to entries that `install` makes durable and visible in keyspace `id`, past log and
+    /// memtables; it gets the last of them, which is also the answer. After an error no number is taken.
+    pub(crate) fn number(
+        &mut self,
+        id: KeyspaceId,
+        count: u64,
+        install: impl FnOnce(SeqNo) -> Result<()>,
+    ) -> Result<SeqNo> {
+        self.slot(id)?;
+        let last = self.last_seqno.saturating_add(count);
+        if last >= MAX_SEQNO {
+            return Err(Error::InvalidArgument(format!("sequence numbers end at {MAX_SEQNO}")));
+        }
+        install(last)?;
+        self.last_seqno = last;
+        self.log.publish(last);
+        Ok(last)
+    }
+
     /// Seals memtables that are full, then, while the active ones together take more than half of the write buffers,
     /// the largest.
     pub(crate) fn seal_full(&mut self) {

@@ -17,7 +17,7 @@ use crate::history::{Event, History};
 use crate::options::KEYSPACES;
 use crate::runner::name;
 use crate::state::{METADATA, State, Write, apply, difference, dump_keyspaces, read_both_ways};
-use crate::steps::{batch, key, rng, value};
+use crate::steps::{batch, key, rng, sorted_entries, value};
 
 /// How many keyspaces are written without the log.
 const UNLOGGED: usize = 2;
@@ -65,8 +65,8 @@ pub fn cursors(db: &Db) -> Vec<(&'static str, SeqNo)> {
 }
 
 /// A workload of everything that changes a database: batches over keyspaces of every durability (without the log into
-/// keyspaces of their own), metadata, change cursors, batches of another log, flushes, compactions, keyspaces that are
-/// dropped and made anew, snapshots held meanwhile, closing and opening.
+/// keyspaces of their own), metadata, change cursors, batches of another log, ingests, flushes, compactions, keyspaces
+/// that are dropped and made anew, snapshots held meanwhile, closing and opening.
 #[derive(Clone, Debug)]
 pub enum Everything {
     /// Operations drawn from a seed.
@@ -203,7 +203,8 @@ impl Running {
     fn step(&mut self, rng: &mut StdRng) -> Result<()> {
         let at = rng.random_range(0..KEYSPACES + UNLOGGED);
         match rng.random_range(0..100) {
-            0..52 => self.write(rng)?,
+            0..48 => self.write(rng)?,
+            48..52 => self.ingest(rng)?,
             52..60 => self.write_unlogged(rng)?,
             60..64 => self.move_cursor(rng)?,
             64..68 => self.apply(rng)?,
@@ -239,7 +240,9 @@ impl Running {
     /// A logged event that was acknowledged.
     fn acknowledge(&mut self, event: &Event, synced: bool) {
         match event {
-            Event::Batch(writes) => writes.iter().for_each(|write| apply(&mut self.memory, write)),
+            Event::Batch(writes) | Event::Ingest(writes) => {
+                writes.iter().for_each(|write| apply(&mut self.memory, write));
+            }
             Event::DropKeyspace(name) => drop(self.memory.remove(name)),
         }
         self.history.lock().acknowledge(synced);
@@ -276,6 +279,30 @@ impl Running {
         assert_eq!(self.db().write_with(batch, durability)?, before + numbered);
         // An empty batch syncs nothing.
         self.acknowledge(&event, durability == Durability::Synced && !is_empty);
+        Ok(())
+    }
+
+    /// Ingests into a keyspace that is written with the log. No cursor follows that: they go before.
+    fn ingest(&mut self, rng: &mut StdRng) -> Result<()> {
+        for (cursor, _) in cursors(self.db()) {
+            let event = Event::Batch(vec![(METADATA.to_owned(), cursor_key(cursor), None)]);
+            self.history.lock().intend(event.clone());
+            self.db().remove_change_cursor(cursor)?;
+            self.acknowledge(&event, false);
+        }
+        let keyspace = self.keyspaces[rng.random_range(0..KEYSPACES)].clone();
+        let mut entries = sorted_entries(rng);
+        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        entries.dedup_by(|a, b| a.0 == b.0);
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let write = |(key, value): &(Vec<u8>, Vec<u8>)| (keyspace.name().to_string(), key.clone(), Some(value.clone()));
+        let event = Event::Ingest(entries.iter().map(write).collect());
+        self.history.lock().intend(event.clone());
+        let before = self.db().last_seqno();
+        assert_eq!(keyspace.ingest(entries.iter().map(|(key, value)| (key, value)))?, before + entries.len() as SeqNo);
+        self.acknowledge(&event, true);
         Ok(())
     }
 

@@ -43,7 +43,7 @@ pub(crate) use build::BlockBuilder;
 pub(crate) use iterate::BlockCursor;
 pub(crate) use search::Sample;
 
-use crate::key::{MAX_SEQNO, Trailer, ValueKind};
+use crate::key::{MAX_SEQNO, SeqNo, Trailer, ValueKind};
 
 /// Why something read from storage cannot be what was written there; its place is added where it is known.
 pub(crate) type Reason = &'static str;
@@ -154,6 +154,16 @@ impl<B: Deref<Target = [u8]>> Block<B> {
             rests_at: rests_at as u32,
             values_at: values_at as u32,
         })
+    }
+
+    /// The block with `seqno`, if there is one, as the number of all its entries, which all state the same: that of an
+    /// ingested table, which was written before its number was known.
+    #[inline]
+    pub(crate) fn numbered(mut self, seqno: Option<SeqNo>) -> Self {
+        if let Some(seqno) = seqno {
+            self.base_seqno = seqno;
+        }
+        self
     }
 
     /// Checks what [`parse`](Block::parse) leaves: each entry's place, kind and sequence number, each bucket. One pass

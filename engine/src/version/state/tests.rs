@@ -29,6 +29,7 @@ fn sample() -> ManifestState {
         Edit {
             log_floor: Some(LogFloor { segment: 5, prev_seqno: 20 }),
             log_synced_seqno: Some(40),
+            ingested_seqno: Some(38),
             options_changed: vec![(3, KeyspaceOptions::new().level_ratio(4))],
             ..created(4, "b")
         },
@@ -113,6 +114,7 @@ fn what_does_not_fit_is_refused() {
         ("ids back", Edit { next_keyspace_id: Some(4), ..Edit::default() }),
         ("numbers back", Edit { next_file_number: Some(4), ..Edit::default() }),
         ("seqno back", Edit { last_seqno: Some(39), ..Edit::default() }),
+        ("ingested back", Edit { ingested_seqno: Some(37), ..Edit::default() }),
         ("synced back", Edit { log_synced_seqno: Some(39), ..Edit::default() }),
         ("floor back", Edit { log_floor: Some(LogFloor { segment: 4, prev_seqno: 30 }), ..Edit::default() }),
         ("floor seqno back", Edit { log_floor: Some(LogFloor { segment: 6, prev_seqno: 19 }), ..Edit::default() }),
@@ -127,6 +129,7 @@ fn what_does_not_fit_is_refused() {
         last_seqno: Some(40),
         log_floor: Some(LogFloor { segment: 5, prev_seqno: 20 }),
         log_synced_seqno: Some(40),
+        ingested_seqno: Some(38),
         ..Edit::default()
     };
     let mut state = sample();
