@@ -68,9 +68,27 @@ impl<const FAULT: u8> Faulty<FAULT> {
 
 impl<const FAULT: u8> Engine for Faulty<FAULT> {
     const NAME: &'static str = "faulty";
+    const NOTES: &'static str = "";
 
     fn open(dir: &Path, settings: &Settings) -> Result<Self> {
         Ok(Faulty { inner: Floor::open(dir, settings)?, operations: AtomicU64::new(0) })
+    }
+
+    fn reopen(dir: &Path, settings: &Settings) -> Result<Self> {
+        Ok(Faulty { inner: Floor::reopen(dir, settings)?, operations: AtomicU64::new(0) })
+    }
+
+    fn put_batch(&self, puts: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+        puts.iter().try_for_each(|(key, value)| self.put(key, value))
+    }
+
+    fn bulk_load<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, entries: impl Iterator<Item = (K, V)>) -> Result<u64> {
+        let mut count = 0;
+        for (key, value) in entries {
+            self.put(key.as_ref(), value.as_ref())?;
+            count += 1;
+        }
+        Ok(count)
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
