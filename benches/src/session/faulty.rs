@@ -67,7 +67,7 @@ impl<const FAULT: u8, const AFTER: u64> Faulty<FAULT, AFTER> {
         fault == FAULT && self.chances.fetch_add(1, Ordering::Relaxed) == AFTER
     }
 
-    fn from_then_on(&self, fault: u8) -> bool {
+    fn lasting(&self, fault: u8) -> bool {
         fault == FAULT && self.chances.fetch_add(1, Ordering::Relaxed) >= AFTER
     }
 
@@ -95,14 +95,14 @@ impl<const FAULT: u8, const AFTER: u64> Engine for Faulty<FAULT, AFTER> {
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        if self.from_then_on(FORGETS_PUTS) {
+        if self.lasting(FORGETS_PUTS) {
             return Ok(());
         }
         if self.once(FAILS) {
             return Err(Error::engine(Self::NAME, "no space left"));
         }
         assert!(!self.once(PANICS), "as it should");
-        if self.from_then_on(SLOW) {
+        if self.lasting(SLOW) {
             std::thread::sleep(Duration::from_millis(1));
         }
         if FAULT == ANSWERS_OLD_VALUES
@@ -135,7 +135,7 @@ impl<const FAULT: u8, const AFTER: u64> Engine for Faulty<FAULT, AFTER> {
     }
 
     fn get<R>(&self, key: &[u8], visit: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        if self.from_then_on(MISSES_KEYS) {
+        if self.lasting(MISSES_KEYS) {
             return Ok(None);
         }
         if self.once(MAKES_UP_A_KEY) {
@@ -145,7 +145,7 @@ impl<const FAULT: u8, const AFTER: u64> Engine for Faulty<FAULT, AFTER> {
             let flip = |value: &[u8]| if self.once(FLIPS_A_BIT) { visit(&flipped(value)) } else { visit(value) };
             return self.inner.get(key, flip);
         }
-        if self.from_then_on(ANSWERS_OLD_VALUES)
+        if self.lasting(ANSWERS_OLD_VALUES)
             && let Some(old) = self.replaced().get(key)
         {
             return Ok(Some(visit(old)));
@@ -157,7 +157,7 @@ impl<const FAULT: u8, const AFTER: u64> Engine for Faulty<FAULT, AFTER> {
         let old = self.inner.get(key, <[u8]>::to_vec)?.filter(|_| !self.once(UPDATES_BLINDLY));
         let mut new = Vec::new();
         change(old.as_deref(), &mut new);
-        if self.from_then_on(FORGETS_UPDATES) { Ok(()) } else { self.inner.put(key, &new) }
+        if self.lasting(FORGETS_UPDATES) { Ok(()) } else { self.inner.put(key, &new) }
     }
 
     fn scan(

@@ -192,7 +192,7 @@ impl<'a, E: Engine> Worker<'a, E> {
             route.check(key, value, &[], scratch)?;
             tally.ops += 1;
             counters.set(Kind::Entries, tally.ops);
-            if tally.ops % LOOK_EVERY == 0 && claims.is_over() { Err(Error::Ended) } else { Ok(()) }
+            if tally.ops.is_multiple_of(LOOK_EVERY) && claims.is_over() { Err(Error::Ended) } else { Ok(()) }
         };
         match self.engine.scan(None, direction, usize::MAX, visit) {
             Ok(count) => route.check_end(count, usize::MAX, &[]),
