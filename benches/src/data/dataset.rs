@@ -15,11 +15,11 @@ pub const VARIABLE: u64 = 1 << 32;
 
 /// Keys and values by number, and the check of what comes back.
 ///
-/// The 64-bit space of key prefixes is cut into `keys` equal strata, and each of those into two halves. Key `id`, of
-/// `[0, 2 * keys)`, lies at a random place of half `id % 2` of stratum `id / 2`, and random bytes follow. So the keys
-/// look random, their order is that of their ids, and the answer of any scan can be checked from its position. One key
-/// of each stratum, in one of its halves at random, is [loaded](Self::loaded) by the fills; the [other](Self::extra) is
-/// there for workloads that insert. The last bit of a key says whether it is one that is ever written.
+/// The 64-bit space of key prefixes is cut into `keys` equal strata, and each of those into two halves. Key `id` of
+/// `[0, keys)`, which the fills write, lies at a random place of stratum `id`; key `keys + id`, which is there for
+/// workloads that insert, at a random place of the other half of that stratum. So the keys look random, their order is
+/// known, and the answer of any scan can be checked from its position. The last bit of a key says whether it is one
+/// that is ever written.
 ///
 /// A value is eight-byte words that count up from a number mixed from key and version; its second half repeats the
 /// first, so that compressors reach about one half.
@@ -84,35 +84,67 @@ impl Dataset {
     /// The key of stratum `stratum`, of `[0, keys)`, that the fills write.
     #[inline]
     pub fn loaded(&self, stratum: u64) -> u64 {
-        stratum * 2 + self.loaded_half(stratum)
+        stratum
     }
 
     /// The key of stratum `stratum` that the fills leave to workloads that insert.
     #[inline]
     pub fn extra(&self, stratum: u64) -> u64 {
-        self.loaded(stratum) ^ 1
+        self.keys + stratum
     }
 
-    /// Whether the fills write key `id`.
+    /// The key that is the `place`-th, of `[0, 2 * keys)`, in key order.
     #[inline]
-    pub fn is_loaded(&self, id: u64) -> bool {
-        self.loaded_half(id / 2) == id % 2
+    pub fn at_place(&self, place: u64) -> u64 {
+        let stratum = place / 2;
+        if self.loaded_half(stratum) == place % 2 { self.loaded(stratum) } else { self.extra(stratum) }
     }
 
+    /// Where key `id` is in key order; the inverse of [`at_place`](Self::at_place).
+    #[inline]
+    pub fn place_of(&self, id: u64) -> u64 {
+        let stratum = self.stratum_of(id);
+        stratum * 2 + (self.loaded_half(stratum) ^ u64::from(id >= self.keys))
+    }
+
+    /// The stratum of key `id`.
+    #[inline]
+    pub fn stratum_of(&self, id: u64) -> u64 {
+        if id < self.keys { id } else { id - self.keys }
+    }
+
+    /// The half of a stratum that its loaded key lies in: places scale from a number, and are in the upper half if its
+    /// highest bit is set.
     #[inline]
     fn loaded_half(&self, stratum: u64) -> u64 {
         mix(stratum ^ self.seed) >> 63
     }
 
+    /// A random order of the keys that the fills write, a different one for each `round`.
+    pub fn order(&self, round: u64) -> Permutation {
+        self.order_of(self.keys, round)
+    }
+
     /// A random order of `[0, count)`, a different one for each `round`.
-    pub fn order(&self, count: u64, round: u64) -> Permutation {
+    pub fn order_of(&self, count: u64, round: u64) -> Permutation {
         Permutation::new(count, self.seed ^ mix(round))
+    }
+
+    /// The number of the `draw`-th random key of the fills, drawn with replacement; `stream` tells draws apart.
+    #[inline]
+    pub fn random(&self, stream: u64, draw: u64) -> u64 {
+        scale(self.draw(stream, draw), self.keys)
+    }
+
+    #[inline]
+    fn draw(&self, stream: u64, draw: u64) -> u64 {
+        mix(draw.wrapping_mul(GOLDEN) ^ mix(self.seed ^ stream))
     }
 
     /// Random numbers for step `step` of workload `stream`: the same for every engine, whichever thread does the step.
     #[inline]
-    pub fn random(&self, stream: u64, step: u64) -> SmallRng {
-        SmallRng::seed_from_u64(mix(step.wrapping_mul(GOLDEN) ^ mix(self.seed ^ stream)))
+    pub fn rng(&self, stream: u64, step: u64) -> SmallRng {
+        SmallRng::seed_from_u64(self.draw(stream, step))
     }
 
     /// Whether `deleterandom` deletes the key: true for half of them.
@@ -124,10 +156,9 @@ impl Dataset {
     /// Writes key `id` into `out`.
     #[inline]
     pub fn key(&self, id: u64, out: &mut Vec<u8>) {
-        let stratum = id / 2;
+        let stratum = self.stratum_of(id);
         let random = mix(stratum ^ self.seed);
-        // A place scaled from a number with the highest bit set is in the upper half.
-        let random = if random >> 63 == id % 2 { random } else { mix(random) >> 1 | id << 63 };
+        let random = if id < self.keys { random } else { mix(random) >> 1 | (!random >> 63) << 63 };
         self.place(stratum, random, 1, out);
     }
 
@@ -258,14 +289,16 @@ mod tests {
         for (keys, key_bytes) in [(1, 8), (1000, 8), (1000, 16), (777, 23), (1, 16)] {
             let data = Dataset::new(keys, key_bytes, 100, 42).unwrap();
             let (mut last, mut key, mut missing) = (Vec::new(), Vec::new(), Vec::new());
-            for id in 0..2 * keys {
+            for place in 0..2 * keys {
+                let id = data.at_place(place);
+                assert_eq!(data.place_of(id), place);
                 data.key(id, &mut key);
-                data.missing_key(id / 2, &mut missing);
-                assert!(last < key, "{id} of {keys}");
+                data.missing_key(place / 2, &mut missing);
+                assert!(last < key, "{place} of {keys}");
                 assert_eq!((key.len(), missing.len()), (key_bytes, key_bytes));
                 assert_eq!((key[key_bytes - 1] & 1, missing[key_bytes - 1] & 1), (1, 0));
                 assert!(data.check_key(id, &key, &mut missing).is_ok());
-                assert!(data.check_key(id + 1, &key, &mut missing).is_err());
+                assert!(data.check_key(id ^ 1, &key, &mut missing).is_err());
                 std::mem::swap(&mut last, &mut key);
             }
         }
@@ -274,12 +307,12 @@ mod tests {
     #[test]
     fn every_stratum_has_one_loaded_key_and_another_one() {
         let data = Dataset::new(1000, 16, 100, 42).unwrap();
+        let mut upper = 0;
         for stratum in 0..1000 {
-            let (loaded, extra) = (data.loaded(stratum), data.extra(stratum));
-            assert_eq!((loaded / 2, extra / 2, loaded ^ 1), (stratum, stratum, extra));
-            assert!(data.is_loaded(loaded) && !data.is_loaded(extra));
+            let places = [data.loaded(stratum), data.extra(stratum)].map(|id| data.place_of(id));
+            assert_eq!((places[0] / 2, places[1]), (stratum, places[0] ^ 1));
+            upper += places[0] % 2;
         }
-        let upper = (0..1000).filter(|&stratum| data.loaded(stratum) % 2 == 1).count();
         assert!((400..600).contains(&upper), "{upper}");
     }
 
@@ -326,7 +359,7 @@ mod tests {
     #[test]
     fn draws_are_uniform_and_follow_from_workload_and_step() {
         let data = Dataset::new(100, 16, 100, 42).unwrap();
-        let draw = |stream, step| data.random(stream, step).random_range(0..100u64);
+        let draw = |stream, step| data.rng(stream, step).random_range(0..100u64);
         let draws = |stream| (0..100_000).map(|step| draw(stream, step)).collect::<Vec<_>>();
         let mut counts = [0; 100];
         draws(1).iter().for_each(|&draw| counts[draw as usize] += 1);
@@ -335,6 +368,7 @@ mod tests {
         assert_eq!(draws(1), draws(1));
         let same = draws(1).iter().zip(draws(2)).filter(|(one, other)| *one == other).count();
         assert!((800..1200).contains(&same), "{same} of 100,000 are the same in another workload");
+        assert!((0..1000).all(|draw| data.random(1, draw) < 100));
     }
 
     #[test]

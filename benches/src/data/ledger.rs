@@ -1,6 +1,7 @@
 //! [`Ledger`]: what the store should hold, key by key, also while threads write it.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::{Dataset, Permutation, VARIABLE};
 use crate::error::{Error, Result};
@@ -143,7 +144,7 @@ impl Ledger {
             extra: Vec::new(),
             fill_order: FillOrder::Ascending,
             filled: 0,
-            insert_order: data.order(data.keys(), INSERT_ROUND),
+            insert_order: data.order(INSERT_ROUND),
             inserts_begun: AtomicU64::new(0),
             inserts_done: AtomicU64::new(0),
             sizes: 0,
@@ -205,8 +206,8 @@ impl Ledger {
 
     #[inline]
     fn word(&self, id: u64) -> Option<&AtomicU32> {
-        let words = if self.data.is_loaded(id) { &self.loaded } else { &self.extra };
-        words.get((id / 2) as usize)
+        let words = if id < self.data.keys() { &self.loaded } else { &self.extra };
+        words.get(self.data.stratum_of(id) as usize)
     }
 
     /// What is known of a key now.
@@ -238,9 +239,10 @@ impl Ledger {
     fn begin(&self, id: u64, under_way: u32) -> Result<Claim<'_>> {
         let word = self.word(id).ok_or_else(|| Error::Settings(format!("there is no room for key {id}")))?;
         let mut known = word.load(Ordering::Acquire);
+        let mut waited = 0;
         loop {
             if known & UNDER_WAY != 0 {
-                std::thread::yield_now();
+                wait(&mut waited);
                 known = word.load(Ordering::Acquire);
                 continue;
             }
@@ -331,6 +333,16 @@ impl Ledger {
         let live = loaded.chain(extra).map(|id| (id, self.know(id))).filter(|(_, known)| known.is_live());
         live.fold((0, 0), |(keys, bytes), (id, known)| (keys + 1, bytes + self.data.entry_bytes(id, known.version())))
     }
+}
+
+/// Waits for another thread's write: a moment at first, but not so that the waiting takes the processor from it if it
+/// is a long one, as a synced one is.
+#[cold]
+fn wait(waited: &mut u32) {
+    const YIELDS: u32 = 100;
+    const PAUSE: Duration = Duration::from_micros(20);
+    *waited += 1;
+    if *waited <= YIELDS { std::thread::yield_now() } else { std::thread::sleep(PAUSE) }
 }
 
 fn words(count: u64) -> Vec<AtomicU32> {

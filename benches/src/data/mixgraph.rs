@@ -3,7 +3,8 @@
 //! within them, which db_bench's benchmark `mixgraph` calls "prefix_dist" ("all_dist" is the same without ranges).
 //! Constants are named as db_bench's options.
 //!
-//! Unlike db_bench, key, value size and scan length of an operation are drawn independently of each other, and the rate
+//! Puts have the sizes of the model; what a fill wrote before has the fixed size of all other workloads, as in db_bench.
+//! Unlike there, key, value size and scan length of an operation are drawn independently of each other, and the rate
 //! is not limited by a sine.
 
 use rand::{Rng, RngExt};

@@ -14,7 +14,7 @@ pub const BATCH_PUTS: u64 = 100;
 
 /// The order of the fills that have a random one.
 pub(super) fn random_order(phase: &Phase<'_>) -> Permutation {
-    phase.data.order(phase.data.keys(), phase.number)
+    phase.data.order(phase.number)
 }
 
 impl Phase<'_> {

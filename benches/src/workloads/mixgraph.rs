@@ -15,7 +15,7 @@ pub(super) fn work<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
     let [gets, puts] = mixgraph::MIX_RATIO;
     while let Some(steps) = phase.claims.claim() {
         for step in steps {
-            let mut random = phase.data.random(phase.number, step);
+            let mut random = phase.data.rng(phase.number, step);
             let id = phase.data.loaded(ranges.draw(&mut random));
             let kind: f64 = random.random();
             if kind < gets {

@@ -12,7 +12,7 @@ pub(super) fn get_uniform<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
     let phase = worker.phase;
     while let Some(steps) = phase.claims.claim() {
         for step in steps {
-            let record = phase.data.random(phase.number, step).random_range(0..phase.records);
+            let record = phase.data.rng(phase.number, step).random_range(0..phase.records);
             worker.get(phase.ledger.id_of(record))?;
         }
     }
@@ -25,7 +25,7 @@ pub(super) fn get_zipf<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
     let records = Scrambled::new(phase.records, phase.settings.seed)?;
     while let Some(steps) = phase.claims.claim() {
         for step in steps {
-            let record = records.draw(&mut phase.data.random(phase.number, step));
+            let record = records.draw(&mut phase.data.rng(phase.number, step));
             worker.get(phase.ledger.id_of(record))?;
         }
     }
@@ -37,7 +37,7 @@ pub(super) fn get_missing<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
     let phase = worker.phase;
     while let Some(steps) = phase.claims.claim() {
         for step in steps {
-            worker.get_missing(phase.data.random(phase.number, step).random_range(0..phase.data.keys()))?;
+            worker.get_missing(phase.data.rng(phase.number, step).random_range(0..phase.data.keys()))?;
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ pub(super) fn seek_uniform<E: Engine>(worker: &mut Worker<'_, E>, direction: Dir
     let limit = phase.settings.seek_entries;
     while let Some(steps) = phase.claims.claim() {
         for step in steps {
-            let record = phase.data.random(phase.number, step).random_range(0..phase.records);
+            let record = phase.data.rng(phase.number, step).random_range(0..phase.records);
             worker.seek(phase.ledger.id_of(record), direction, limit)?;
         }
     }

@@ -20,7 +20,7 @@ fn put_until_over<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
     let mut step = 0;
     while !phase.claims.is_over() {
         for _ in 0..CHUNK {
-            let record = phase.data.random(stream, step).random_range(0..phase.records);
+            let record = phase.data.rng(stream, step).random_range(0..phase.records);
             worker.put(phase.ledger.id_of(record))?;
             step += 1;
         }

@@ -11,7 +11,7 @@ const PASS_SHIFT: u32 = 32;
 pub(super) fn overwrite<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
     let phase = worker.phase;
     let records = phase.records;
-    let order_of = |pass: u64| phase.data.order(records, phase.number | (pass + 1) << PASS_SHIFT);
+    let order_of = |pass: u64| phase.data.order_of(records, phase.number | (pass + 1) << PASS_SHIFT);
     let (mut pass, mut order) = (0, order_of(0));
     while let Some(steps) = phase.claims.claim() {
         for step in steps {
@@ -28,7 +28,7 @@ pub(super) fn overwrite<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
 /// Deletes the doomed ones among the records that have a value.
 pub(super) fn delete_doomed<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
     let phase = worker.phase;
-    let order = phase.data.order(phase.records, phase.number);
+    let order = phase.data.order_of(phase.records, phase.number);
     while let Some(steps) = phase.claims.claim() {
         for step in steps {
             let id = phase.ledger.id_of(order.at(step));

@@ -74,7 +74,7 @@ pub(super) fn work<En: Engine>(worker: &mut Worker<'_, En>, mix: Mix) -> Result<
     let records = Records::new(phase)?;
     while let Some(steps) = phase.claims.claim() {
         for step in steps {
-            let mut random = phase.data.random(phase.number, step);
+            let mut random = phase.data.rng(phase.number, step);
             if random.random_bool(mix.write_proportion) {
                 write(worker, mix.writes, &records, &mut random)?;
             } else {
