@@ -30,8 +30,8 @@ pub(super) const FLIPS_A_BIT_IN_A_SCAN: u8 = 7;
 pub(super) const FORGETS_PUTS: u8 = 8;
 /// Puts of what is there do nothing.
 pub(super) const KEEPS_THE_OLD: u8 = 9;
-/// A delete does nothing.
-pub(super) const IGNORES_A_DELETE: u8 = 10;
+/// Deletes do nothing.
+pub(super) const IGNORES_DELETES: u8 = 10;
 /// A batch lacks its last put.
 pub(super) const TEARS_A_BATCH: u8 = 11;
 /// A bulk load lacks an entry, and counts it.
@@ -131,7 +131,7 @@ impl<const FAULT: u8, const AFTER: u64> Engine for Faulty<FAULT, AFTER> {
     }
 
     fn delete(&self, key: &[u8]) -> Result<()> {
-        if self.once(IGNORES_A_DELETE) { Ok(()) } else { self.inner.delete(key) }
+        if self.lasting(IGNORES_DELETES) { Ok(()) } else { self.inner.delete(key) }
     }
 
     fn get<R>(&self, key: &[u8], visit: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {

@@ -176,8 +176,8 @@ fn lost_writes_are_noticed() {
     assert_caught::<LOSES_IN_A_LOAD, 4000>(&[BulkLoad, Scan]);
     assert_caught::<MISCOUNTS_A_LOAD, 0>(&[BulkLoad]);
     assert_caught::<FORGETS_PUTS, 19_999>(&[FillSeq, Overwrite, Scan]);
-    assert_caught::<IGNORES_A_DELETE, 1000>(&[FillRandom, DeleteRandom, Scan]);
-    assert_caught::<IGNORES_A_DELETE, 1000>(&[FillRandom, DeleteRandom, ReadRandom]);
+    assert_caught::<IGNORES_DELETES, 2000>(&[FillRandom, DeleteRandom, Scan]);
+    assert_caught::<IGNORES_DELETES, 2000>(&[FillRandom, DeleteRandom, ReadRandom]);
     for writes in [ReadWhileWriting, YcsbA, YcsbB, YcsbD, YcsbE, MixGraph] {
         assert_caught::<FORGETS_PUTS, 5000>(&[FillRandom, writes]);
     }
