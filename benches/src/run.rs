@@ -51,7 +51,7 @@ struct Record<'a> {
 /// [`Error::Settings`] for an order that cannot run; [`Error::Io`] for files of the benchmark itself. An engine's
 /// failure is part of the report.
 pub fn run(plan: &Plan) -> Result<Report> {
-    check_order(&plan.workloads)?;
+    check_order(&plan.workloads, &plan.settings)?;
     crate::data::Dataset::new(
         plan.settings.keys,
         plan.settings.key_bytes,

@@ -50,8 +50,28 @@ pub struct Accounts {
     pub written_bytes: Option<u64>,
     /// Bytes of live tables, logs not included.
     pub table_bytes: Option<u64>,
+    /// How long writers were held back since it was opened, all threads together, in nanoseconds.
+    pub stall_ns: Option<u64>,
+    /// What each level holds and has cost, from level 0 down; empty of engines without levels.
+    pub levels: Vec<LevelShape>,
     /// Its own figures, as it prints them.
     pub details: String,
+}
+
+/// One level of an LSM tree: what it holds, and what flushes and compactions into it cost since the store was opened.
+/// Counters an engine does not tell are 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LevelShape {
+    /// Its number, 0 at the top.
+    pub level: u32,
+    /// Tables.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes written into it.
+    pub written_bytes: u64,
+    /// Bytes read to write those.
+    pub read_bytes: u64,
 }
 
 /// A key-value engine under test. Threads share one.
@@ -59,17 +79,39 @@ pub trait Engine: Sync + Sized {
     /// Its name on the command line and in reports.
     const NAME: &'static str;
 
+    /// What is not like for like about it, as Markdown: one paragraph, or a list. Reports show it.
+    const NOTES: &'static str;
+
     /// Opens an empty store in `dir`, which exists and is empty.
     ///
     /// # Errors
     /// What the engine says.
     fn open(dir: &Path, settings: &Settings) -> Result<Self>;
 
+    /// Opens the store that is in `dir`, also after its process was killed.
+    ///
+    /// # Errors
+    /// What the engine says.
+    fn reopen(dir: &Path, settings: &Settings) -> Result<Self>;
+
     /// Puts one value, with the durability of the settings.
     ///
     /// # Errors
     /// What the engine says.
     fn put(&self, key: &[u8], value: &[u8]) -> Result<()>;
+
+    /// Puts all of `puts` in one atomic batch, with the durability of the settings.
+    ///
+    /// # Errors
+    /// What the engine says.
+    fn put_batch(&self, puts: &[(Vec<u8>, Vec<u8>)]) -> Result<()>;
+
+    /// Fills the store, which is empty, with `entries` (ascending keys, each once) by the fastest way that the engine
+    /// documents; how many there were. They survive power loss when it returns, whatever the settings say.
+    ///
+    /// # Errors
+    /// What the engine says.
+    fn bulk_load<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, entries: impl Iterator<Item = (K, V)>) -> Result<u64>;
 
     /// Deletes one key.
     ///
@@ -82,6 +124,22 @@ pub trait Engine: Sync + Sized {
     /// # Errors
     /// What the engine says.
     fn get<R>(&self, key: &[u8], visit: impl FnOnce(&[u8]) -> R) -> Result<Option<R>>;
+
+    /// Reads the value of `key`, hands it to `change`, which writes the new one into an empty buffer, and puts that: a
+    /// get and a put without a transaction, as workload F of YCSB does it.
+    ///
+    /// # Errors
+    /// What the engine says.
+    fn update(&self, key: &[u8], change: impl FnOnce(Option<&[u8]>, &mut Vec<u8>)) -> Result<()> {
+        let mut value = Vec::new();
+        let mut change = Some(change);
+        self.get(key, |old| change.take().map(|change| change(Some(old), &mut value)))?;
+        // Still there if the key is not.
+        if let Some(change) = change {
+            change(None, &mut value);
+        }
+        self.put(key, &value)
+    }
 
     /// Hands up to `limit` entries to `visit`, from `from` on (inclusive; without it from the end where `direction`
     /// begins), until it fails; how many there were.

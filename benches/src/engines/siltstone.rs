@@ -3,11 +3,14 @@
 use std::ops::Bound;
 use std::path::Path;
 
-use siltstone::{Db, Iter, Keyspace, KeyspaceOptions, Options};
+use siltstone::{Db, Iter, Keyspace, KeyspaceOptions, LevelSnapshot, Options, WriteBatch};
 
-use super::{Accounts, Direction, Engine};
+use super::{Accounts, Direction, Engine, LevelShape};
 use crate::error::{Error, Result};
 use crate::settings::{Compression, Durability, Settings};
+
+/// Entries of a batch of a bulk load.
+const LOAD_BATCH: usize = 1000;
 
 /// One keyspace of a siltstone database. Gets are plain [`Keyspace::get`], which answers a value that can be kept.
 #[derive(Debug)]
@@ -51,8 +54,22 @@ fn visit_all(
     Ok(count)
 }
 
+fn level_shape(level: u32, from: &LevelSnapshot) -> LevelShape {
+    LevelShape {
+        level,
+        files: from.tables,
+        bytes: from.file_bytes,
+        written_bytes: from.written_bytes,
+        read_bytes: from.read_bytes + from.read_output_level_bytes,
+    }
+}
+
 impl Engine for Siltstone {
     const NAME: &'static str = "siltstone";
+
+    const NOTES: &'static str = "Gets answer values that can be kept (small ones are copied). `buffered` is a log in \
+        mapped memory: a killed process loses nothing. Uncompressed tables are read in place from the system's page \
+        cache, the block cache holds decoded blocks only.";
 
     fn open(dir: &Path, settings: &Settings) -> Result<Self> {
         let (options, keyspace_options) = options(settings);
@@ -61,9 +78,34 @@ impl Engine for Siltstone {
         Ok(Siltstone { db, keyspace })
     }
 
+    fn reopen(dir: &Path, settings: &Settings) -> Result<Self> {
+        Self::open(dir, settings)
+    }
+
     #[inline]
     fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
         self.keyspace.put(key, value).map(drop).map_err(fault)
+    }
+
+    fn put_batch(&self, puts: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+        self.keyspace.put_all(puts.iter().map(|(key, value)| (key, value))).map(drop).map_err(fault)
+    }
+
+    fn bulk_load<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, mut entries: impl Iterator<Item = (K, V)>) -> Result<u64> {
+        let mut count = 0;
+        let mut batch = WriteBatch::new();
+        loop {
+            for (key, value) in entries.by_ref().take(LOAD_BATCH) {
+                batch.put(&self.keyspace, key, value);
+            }
+            if batch.is_empty() {
+                break;
+            }
+            count += batch.len() as u64;
+            self.db.write(std::mem::take(&mut batch)).map_err(fault)?;
+        }
+        self.keyspace.flush().map_err(fault)?;
+        Ok(count)
     }
 
     #[inline]
@@ -97,10 +139,17 @@ impl Engine for Siltstone {
 
     fn accounts(&self) -> Accounts {
         let metrics = self.db.metrics();
-        let levels = metrics.keyspaces.iter().flat_map(|keyspace| &keyspace.amplification.levels);
-        let (written, held) = levels.fold((0, 0), |sum, level| (sum.0 + level.written_bytes, sum.1 + level.file_bytes));
-        let wal_bytes: u64 = metrics.keyspaces.iter().map(|keyspace| keyspace.amplification.wal_bytes).sum();
-        Accounts { written_bytes: Some(wal_bytes + written), table_bytes: Some(held), details: metrics.to_string() }
+        let amplification = &self.keyspace.metrics().amplification;
+        let levels: Vec<_> =
+            (0..).zip(&amplification.levels).map(|(number, level)| level_shape(number, level)).collect();
+        let written: u64 = levels.iter().map(|level| level.written_bytes).sum();
+        Accounts {
+            written_bytes: Some(amplification.wal_bytes + written),
+            table_bytes: Some(levels.iter().map(|level| level.bytes).sum()),
+            stall_ns: Some(u64::try_from(metrics.write_delay.as_nanos()).unwrap_or(u64::MAX)),
+            levels,
+            details: metrics.to_string(),
+        }
     }
 
     fn close(self) -> Result<()> {
