@@ -5,6 +5,7 @@
 //! under [`engines`], a workload under [`workloads`]; neither knows the other.
 
 pub mod cli;
+pub mod crash;
 pub mod data;
 pub mod engines;
 pub mod error;
@@ -14,6 +15,8 @@ pub mod report;
 pub mod run;
 pub mod session;
 pub mod settings;
+pub mod step;
+pub mod suites;
 pub mod workloads;
 
 pub use error::{Error, Result};

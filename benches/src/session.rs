@@ -15,6 +15,7 @@ use crate::engines::Engine;
 use crate::error::{Error, Result};
 use crate::measure::{Latencies, ProcessUsage, Recorder, directory_bytes, thread_cpu_ns};
 use crate::settings::Settings;
+use crate::step::Step;
 use crate::workloads::{Worker, Workload};
 
 /// What one workload measured on one engine.
@@ -59,21 +60,24 @@ pub struct Measurement {
 pub enum Line {
     /// A workload ended.
     Measured(Box<Measurement>),
+    /// The store is filled, and the process waits to be killed; see [`crate::crash`].
+    Filled,
     /// What the engine says of itself after the last one.
     Details(String),
     /// Why the session ended before.
     Failed(String),
 }
 
-/// Runs `workloads` on a fresh store in a fresh directory under `dir`, and writes a [`Line`] of JSON to `out` after
+/// Runs `steps` on a fresh store in a fresh directory under `dir`, and writes a [`Line`] of JSON to `out` after
 /// each.
 ///
 /// # Errors
 /// What the engine says, or [`Error::WrongAnswer`], with the workload's name; [`Error::Io`].
-pub fn run<E: Engine>(settings: &Settings, workloads: &[Workload], dir: &Path, out: &mut impl Write) -> Result<()> {
+pub fn run<E: Engine>(settings: &Settings, steps: &[Step], dir: &Path, out: &mut impl Write) -> Result<()> {
     let data = Dataset::new(settings.keys, settings.key_bytes, settings.value_bytes, settings.seed)?;
     let mut open: Option<Store<E>> = None;
-    for &workload in workloads {
+    for step in steps {
+        let (workload, settings) = (step.workload, &step.settings(settings));
         let expected = workload.after(open.as_ref().map(|store| store.expected))?;
         if workload.fills() {
             open.take().map_or(Ok(()), Store::close)?;

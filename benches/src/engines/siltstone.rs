@@ -7,7 +7,7 @@ use siltstone::{Db, Iter, Keyspace, KeyspaceOptions, LevelSnapshot, Options, Wri
 
 use super::{Accounts, Direction, Engine, LevelShape};
 use crate::error::{Error, Result};
-use crate::settings::{Compression, Durability, Settings};
+use crate::settings::{BACKGROUND_THREADS, Compression, Durability, FILTER_BITS_PER_KEY, Settings};
 
 /// Entries of a batch of a bulk load.
 const LOAD_BATCH: usize = 1000;
@@ -34,9 +34,17 @@ fn options(settings: &Settings) -> (Options, KeyspaceOptions) {
         Compression::Lz4Bottom => siltstone::Compression::Lz4Bottom,
         Compression::Lz4 => siltstone::Compression::Lz4,
     };
-    let memory_bytes = settings.memory_mib.saturating_mul(1 << 20);
-    let keyspace = KeyspaceOptions::new().block_bytes(settings.block_bytes).compression(compression);
-    (Options::new().memory_bytes(memory_bytes).durability(durability), keyspace)
+    let keyspace = KeyspaceOptions::new()
+        .block_bytes(settings.block_bytes)
+        .compression(compression)
+        .filter_bits_per_key(FILTER_BITS_PER_KEY);
+    let options = Options::new()
+        .memory_bytes(settings.memory_bytes())
+        .block_cache_bytes(settings.cache_bytes())
+        .memtable_bytes(settings.memtable_bytes())
+        .background_threads(BACKGROUND_THREADS as usize)
+        .durability(durability);
+    (options, keyspace)
 }
 
 /// Visits up to `limit` entries; how many there were.

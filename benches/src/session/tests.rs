@@ -14,7 +14,8 @@ fn settings() -> Settings {
 fn lines<E: Engine>(workloads: &[Workload]) -> Result<Vec<Line>> {
     let dir = tempfile::tempdir().unwrap();
     let mut out = Vec::new();
-    run::<E>(&settings(), workloads, dir.path(), &mut out)?;
+    let steps: Vec<_> = workloads.iter().copied().map(Step::from).collect();
+    run::<E>(&settings(), &steps, dir.path(), &mut out)?;
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
     Ok(String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect())
 }

@@ -40,6 +40,8 @@ pub enum Workload {
     Scan,
     /// Reads all entries in reverse key order, several times
     ScanReverse,
+    /// Opens what a process left that was killed with 64 MiB in its log; a session of its own
+    OpenAfterKill,
 }
 
 impl Workload {
@@ -55,12 +57,13 @@ impl Workload {
             Workload::SeekRandom => "seekrandom",
             Workload::Scan => "scan",
             Workload::ScanReverse => "scanreverse",
+            Workload::OpenAfterKill => "openafterkill",
         }
     }
 
     /// Whether it begins with an empty store.
     pub fn fills(self) -> bool {
-        matches!(self, Workload::FillSeq | Workload::FillRandom)
+        matches!(self, Workload::FillSeq | Workload::FillRandom | Workload::OpenAfterKill)
     }
 
     /// Whether it writes.
@@ -75,6 +78,7 @@ impl Workload {
             Workload::ReadRandom | Workload::ReadMissing => "gets",
             Workload::SeekRandom => "seeks",
             Workload::Scan | Workload::ScanReverse => "entries",
+            Workload::OpenAfterKill => "opens",
             _ => "puts",
         }
     }
@@ -136,6 +140,9 @@ impl Workload {
             Workload::SeekRandom => scan::seek_random(worker, expected, steps),
             Workload::Scan => scan::pass_over_all(worker, expected, steps, Direction::Forward),
             Workload::ScanReverse => scan::pass_over_all(worker, expected, steps, Direction::Reverse),
+            Workload::OpenAfterKill => {
+                Err(Error::Settings("openafterkill takes two processes; see crate::crash".to_owned()))
+            }
         }
     }
 }
