@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::data::Dataset;
+use crate::data::{Dataset, Permutation};
 use crate::engines::{Direction, Engine};
 use crate::error::{Error, Result};
-use crate::measure::{ProcessUsage, Recorder, directory_bytes, thread_cpu_ns};
-use crate::session::{Line, Measurement, print};
+use crate::measure::{Kind, ProcessUsage, Recorder, Timing, directory_bytes, thread_cpu_ns};
+use crate::session::{KindMeasurement, Line, Measurement, print};
 use crate::settings::{Durability, Settings};
 use crate::workloads::Workload;
 
@@ -27,6 +27,11 @@ fn dataset(settings: &Settings) -> Result<Dataset> {
     let entry_bytes = (settings.key_bytes + settings.value_bytes).max(1) as u64;
     let keys = settings.keys.min(LOG_BYTES.div_ceil(entry_bytes));
     Dataset::new(keys, settings.key_bytes, settings.value_bytes, settings.seed)
+}
+
+/// In which order they are put: a random one.
+fn order(data: &Dataset) -> Permutation {
+    data.order(data.keys(), VERSION)
 }
 
 fn store(dir: &Path) -> PathBuf {
@@ -49,10 +54,9 @@ fn fill<E: Engine>(settings: &Settings, data: &Dataset, dir: &Path) -> Result<E>
     let store = store(dir);
     std::fs::create_dir(&store).map_err(Error::io(&store))?;
     let engine = E::open(&store, settings)?;
-    let order = data.order(VERSION);
-    let (mut key, mut value) = (Vec::new(), Vec::new());
+    let (order, mut key, mut value) = (order(data), Vec::new(), Vec::new());
     for step in 0..data.keys() {
-        let id = order.at(step);
+        let id = data.loaded(order.at(step));
         data.key(id, &mut key);
         data.value(id, VERSION, &mut value);
         engine.put(&key, &value)?;
@@ -79,7 +83,7 @@ fn measure<E: Engine>(settings: &Settings, data: &Dataset, dir: &Path) -> Result
     let store = store(dir);
     let disk_bytes = directory_bytes(&store)?;
     // The last one that was put.
-    let id = data.order(VERSION).at(data.keys() - 1);
+    let id = data.loaded(order(data).at(data.keys() - 1));
     let mut key = Vec::new();
     data.key(id, &mut key);
     ProcessUsage::reset_peak();
@@ -89,25 +93,36 @@ fn measure<E: Engine>(settings: &Settings, data: &Dataset, dir: &Path) -> Result
     let elapsed = started.elapsed();
     let (after, own_cpu_ns) = (ProcessUsage::now(), thread_cpu_ns().saturating_sub(own_cpu_ns));
     check(answer, id, settings)?;
-    let mut recorder = Recorder::new(settings.seed);
+    let mut recorder = Recorder::new(settings.seed, Timing::Every);
     recorder.record(elapsed);
+    let latencies = recorder.latencies();
+    let accounts = engine.accounts();
     let difference = |after: Option<u64>, before: Option<u64>| Some(after?.saturating_sub(before?));
     let measurement = Measurement {
         workload: Workload::OpenAfterKill,
+        durability: settings.durability,
         ops: 1,
+        kinds: vec![KindMeasurement { kind: Kind::Opens, ops: 1, latencies: latencies.clone() }],
+        cut: false,
         seconds: elapsed.as_secs_f64(),
         idle_seconds: 0.0,
-        latencies: recorder.latencies(),
+        settled: false,
+        latencies,
         caller_cpu_ns: own_cpu_ns,
         cpu_ns: after.cpu_ns.saturating_sub(before.cpu_ns),
         user_bytes: 0,
         device_write_bytes: difference(after.device_write_bytes, before.device_write_bytes),
-        engine_write_bytes: None,
+        engine_write_bytes: accounts.written_bytes,
+        stall_ns: None,
         disk_bytes,
-        table_bytes: engine.accounts().table_bytes,
-        live_bytes: data.keys() * data.entry_bytes(),
+        peak_disk_bytes: disk_bytes,
+        table_bytes: accounts.table_bytes,
+        live_bytes: (0..data.keys()).map(|stratum| data.entry_bytes(data.loaded(stratum), VERSION)).sum(),
         peak_rss_bytes: after.peak_rss_bytes,
         anonymous_bytes: after.anonymous_bytes,
+        harness_bytes: 0,
+        levels: accounts.levels,
+        series: Vec::new(),
     };
     Ok((engine, measurement))
 }
@@ -125,7 +140,7 @@ fn check(answer: Option<Result<()>>, id: u64, settings: &Settings) -> Result<()>
 /// Checks every key by a get, and that a scan meets nothing else.
 fn verify<E: Engine>(engine: &E, settings: &Settings, data: &Dataset) -> Result<()> {
     let (mut key, mut there) = (Vec::new(), 0);
-    for id in 0..data.keys() {
+    for id in (0..data.keys()).map(|stratum| data.loaded(stratum)) {
         data.key(id, &mut key);
         let answer = engine.get(&key, |value| data.check(id, VERSION, value))?;
         there += u64::from(answer.is_some());

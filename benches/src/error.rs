@@ -20,6 +20,9 @@ pub enum Error {
     /// An engine answered something that was not written.
     #[error("wrong answer: {0}")]
     WrongAnswer(String),
+    /// A workload's time was over in the middle of a scan; the visitor ends it by this.
+    #[error("the time is over")]
+    Ended,
     /// A file that the benchmark itself uses.
     #[error("{}: {source}", path.display())]
     Io {

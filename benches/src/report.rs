@@ -262,7 +262,7 @@ impl Report {
         writeln!(
             f,
             "\nkops/s: thousand operations a second over the phase, without the time to idle, which is `idle s`. own us: CPU time an operation of the calling threads, and its ratio, which bears up better when the machine does other work; CPU: of all threads, until idle. An operation of seekrandom is a seek and {} entries, of a scan an entry; all else is a put, get or delete.\n\
-             Latencies: of 1 operation in 16, chosen at random, in the same pass; each is too long by the {:.0} ns of a reading of the clock. Longer ones than `max` may have gone unsampled.\n\
+             Latencies: of 1 operation in 16, chosen at random, in the same pass, and of every write where several kinds are mixed, batched or synced; each is too long by the {:.0} ns of a reading of the clock. What lies between two of a sample is timed as one span, so that `max` misses no stall; a sample of the reads of a mix has none.\n\
              Making keys and values, and checking every byte of every answer, is part of all figures, alike for all engines.\n\
              WA: bytes written / user bytes, log included, as the engine counts; dev WA: as the operating system counts (- without a device). SA: files / live data, logs and spare logs included; tab SA: tables alone.\n\
              RSS: the peak in the phase; pages of mapped files count. anon: what of it belongs to no file, at the end of the phase.\n\
@@ -307,20 +307,29 @@ mod tests {
     fn measurement(ops: u64, seconds: f64) -> Measurement {
         Measurement {
             workload: Workload::FillRandom,
+            durability: Default::default(),
             ops,
+            kinds: Vec::new(),
+            cut: false,
             seconds,
             idle_seconds: 0.5,
+            settled: true,
             latencies: Default::default(),
             caller_cpu_ns: 1_000 * ops,
             cpu_ns: 2_000 * ops,
             user_bytes: 1000,
             device_write_bytes: Some(3000),
             engine_write_bytes: None,
+            stall_ns: None,
             disk_bytes: 1500,
+            peak_disk_bytes: 1500,
             table_bytes: Some(1100),
             live_bytes: 1000,
             peak_rss_bytes: Some(2 << 20),
             anonymous_bytes: None,
+            harness_bytes: 0,
+            levels: Vec::new(),
+            series: Vec::new(),
         }
     }
 

@@ -13,12 +13,13 @@ pub const FILTER_BITS_PER_KEY: u32 = 10;
 const MIN_MEMORY_MIB: usize = 8;
 
 /// What an acknowledged write survives; see [`siltstone::Durability`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
     /// Nothing is logged.
     NoLog,
     /// A killed process.
+    #[default]
     Buffered,
     /// Power loss.
     Synced,
@@ -87,6 +88,21 @@ pub struct Settings {
     /// How often the scan workloads go over everything
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub scan_passes: u64,
+    /// How often overwrite puts every key
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    pub overwrite_passes: u64,
+    /// How many puts fillsync does
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub syncs: u64,
+    /// How many operations a workload of YCSB, or mixgraph, does [default: as many as there are keys; ycsbe a tenth]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub operations: Option<u64>,
+    /// How long readwhilewriting lasts, in seconds
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: u64,
+    /// End every workload after so many seconds; what was done by then is reported, and is what the next one finds
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub phase_seconds: Option<u64>,
 }
 
 impl Default for Settings {
@@ -106,6 +122,11 @@ impl Default for Settings {
             seeks: None,
             seek_entries: 10,
             scan_passes: 5,
+            overwrite_passes: 3,
+            syncs: 20_000,
+            operations: None,
+            seconds: 10,
+            phase_seconds: None,
         }
     }
 }

@@ -59,6 +59,12 @@ const LARGE_FACTOR: u64 = 10;
 /// The memory limit of such a store is its data divided by this.
 const DATA_PER_MEMORY: u64 = 4;
 
+/// Less memory leaves an engine no room to work, whatever its data take.
+const MIN_LIMIT_MIB: u64 = 64;
+
+/// What a session remembers of each key to check the answers, in bytes: it comes on top of the limit.
+const LEDGER_BYTES: u64 = 4;
+
 /// Enough memory that 64 MiB of log are in one memtable, with all that memtables add.
 const CRASH_MEMORY_MIB: usize = 2048;
 
@@ -170,9 +176,10 @@ pub const SUITES: &[Suite] = &[
 fn limit_memory(settings: &mut Settings) {
     settings.keys = settings.keys.saturating_mul(LARGE_FACTOR);
     let data_bytes = settings.keys.saturating_mul((settings.key_bytes + settings.value_bytes) as u64);
-    let limit_mib = (data_bytes / DATA_PER_MEMORY >> 20).max(64);
-    settings.memory_limit_mib = Some(limit_mib);
-    settings.memory_mib = settings.memory_mib.min(usize::try_from(limit_mib / 2).unwrap_or(usize::MAX));
+    let memory_mib = (data_bytes / DATA_PER_MEMORY >> 20).max(MIN_LIMIT_MIB);
+    settings.memory_mib = settings.memory_mib.min(usize::try_from(memory_mib / 2).unwrap_or(usize::MAX));
+    let ledger_mib = settings.keys.saturating_mul(LEDGER_BYTES) >> 20;
+    settings.memory_limit_mib = Some(memory_mib.saturating_add(ledger_mib));
     settings.scan_passes = 1;
     settings.overwrite_passes = 1;
 }
@@ -305,6 +312,6 @@ mod tests {
         let settings = Settings::default();
         let sessions = find("large").unwrap().sessions(&selection(&[EngineKind::Siltstone], &settings)).unwrap();
         let Settings { keys, memory_mib, memory_limit_mib, .. } = sessions[0].settings;
-        assert_eq!((keys, memory_limit_mib, memory_mib), (20_000_000, Some(553), 276));
+        assert_eq!((keys, memory_limit_mib, memory_mib), (20_000_000, Some(553 + 76), 276));
     }
 }

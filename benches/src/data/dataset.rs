@@ -1,16 +1,25 @@
 //! [`Dataset`]: keys and values by number, and the check of what comes back.
 
-use super::{GOLDEN, Permutation, mix, scale};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use super::{GOLDEN, Permutation, mix, mixgraph, scale};
 use crate::error::{Error, Result};
 
 /// The shortest key: its first eight bytes place it.
 pub const MIN_KEY_BYTES: usize = 8;
 
-/// Keys and values, numbered `[0, keys)` in key order.
+/// How far version and size of a value are apart in the number that callers pass: versions below it have values of the
+/// fixed size, versions from it on values of [mixed graph](super::mixgraph) sizes.
+pub const VARIABLE: u64 = 1 << 32;
+
+/// Keys and values by number, and the check of what comes back.
 ///
-/// The 64-bit space of key prefixes is cut into `keys` equal strata; key `id` lies at a random place of stratum `id`,
-/// and random bytes follow. So the keys look random, their order is known, and the answer of any scan can be checked
-/// from its position alone. The last bit of a key says whether it is one that is written.
+/// The 64-bit space of key prefixes is cut into `keys` equal strata, and each of those into two halves. Key `id`, of
+/// `[0, 2 * keys)`, lies at a random place of half `id % 2` of stratum `id / 2`, and random bytes follow. So the keys
+/// look random, their order is that of their ids, and the answer of any scan can be checked from its position. One key
+/// of each stratum, in one of its halves at random, is [loaded](Self::loaded) by the fills; the [other](Self::extra) is
+/// there for workloads that insert. The last bit of a key says whether it is one that is ever written.
 ///
 /// A value is eight-byte words that count up from a number mixed from key and version; its second half repeats the
 /// first, so that compressors reach about one half.
@@ -35,18 +44,9 @@ pub struct Dataset {
     stratum: u64,
 }
 
-/// What an engine should hold at a time between two workloads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expected {
-    /// The version of every value: 1 after the fill, one more after each overwrite.
-    pub version: u64,
-    /// Whether the [doomed](Dataset::is_doomed) half of the keys has been deleted.
-    pub halved: bool,
-}
-
 impl Dataset {
-    /// `keys` keys of `key_bytes` bytes (8 to 65,535) with values of `value_bytes` bytes (at most 1 GiB), all from
-    /// `seed`.
+    /// `keys` loaded keys of `key_bytes` bytes (8 to 65,535) with values of `value_bytes` bytes (at most 1 GiB), all
+    /// from `seed`.
     ///
     /// # Errors
     /// [`Error::Settings`] for a size out of bounds, or no key at all.
@@ -60,30 +60,59 @@ impl Dataset {
         if !(1..=1 << 48).contains(&keys) {
             return Err(Error::Settings("there must be 1 to 2^48 keys".to_owned()));
         }
-        // Even, so that the last bit of a prefix can be set without leaving the stratum.
-        let stratum = (u64::MAX / keys) & !1;
+        // Its halves are even, so that the last bit of a prefix can be set without leaving one.
+        let stratum = (u64::MAX / keys) & !3;
         Ok(Dataset { keys, key_bytes, value_bytes, seed, stratum })
     }
 
-    /// How many keys there are.
+    /// How many keys the fills write: the number of strata.
     pub fn keys(&self) -> u64 {
         self.keys
     }
 
+    /// The length of a key, in bytes.
+    pub fn key_bytes(&self) -> u64 {
+        self.key_bytes as u64
+    }
+
     /// Key and value together, in bytes.
-    pub fn entry_bytes(&self) -> u64 {
-        (self.key_bytes + self.value_bytes) as u64
-    }
-
-    /// A random order of all keys, a different one for each `round`.
-    pub fn order(&self, round: u64) -> Permutation {
-        Permutation::new(self.keys, self.seed ^ mix(round))
-    }
-
-    /// The number of the `draw`-th random read, drawn with replacement; `stream` tells workloads apart.
     #[inline]
-    pub fn random(&self, stream: u64, draw: u64) -> u64 {
-        scale(mix(draw.wrapping_mul(GOLDEN) ^ mix(self.seed ^ stream)), self.keys)
+    pub fn entry_bytes(&self, id: u64, version: u64) -> u64 {
+        (self.key_bytes + self.value_len(id, version)) as u64
+    }
+
+    /// The key of stratum `stratum`, of `[0, keys)`, that the fills write.
+    #[inline]
+    pub fn loaded(&self, stratum: u64) -> u64 {
+        stratum * 2 + self.loaded_half(stratum)
+    }
+
+    /// The key of stratum `stratum` that the fills leave to workloads that insert.
+    #[inline]
+    pub fn extra(&self, stratum: u64) -> u64 {
+        self.loaded(stratum) ^ 1
+    }
+
+    /// Whether the fills write key `id`.
+    #[inline]
+    pub fn is_loaded(&self, id: u64) -> bool {
+        self.loaded_half(id / 2) == id % 2
+    }
+
+    #[inline]
+    fn loaded_half(&self, stratum: u64) -> u64 {
+        mix(stratum ^ self.seed) >> 63
+    }
+
+    /// A random order of `[0, count)`, a different one for each `round`.
+    pub fn order(&self, count: u64, round: u64) -> Permutation {
+        Permutation::new(count, self.seed ^ mix(round))
+    }
+
+    /// Random numbers for step `step` of workload `stream`: the same for every engine, whichever thread does the step.
+    #[inline]
+    pub fn random(&self, stream: u64, step: u64) -> SmallRng {
+        SmallRng::seed_from_u64(mix(step.wrapping_mul(GOLDEN) ^ mix(self.seed ^ stream)))
     }
 
     /// Whether `deleterandom` deletes the key: true for half of them.
@@ -95,19 +124,23 @@ impl Dataset {
     /// Writes key `id` into `out`.
     #[inline]
     pub fn key(&self, id: u64, out: &mut Vec<u8>) {
-        self.place(id, mix(id ^ self.seed), 1, out);
+        let stratum = id / 2;
+        let random = mix(stratum ^ self.seed);
+        // A place scaled from a number with the highest bit set is in the upper half.
+        let random = if random >> 63 == id % 2 { random } else { mix(random) >> 1 | id << 63 };
+        self.place(stratum, random, 1, out);
     }
 
-    /// Writes a key that is never written and lies beside key `id` into `out`.
+    /// Writes a key that is never written and lies in stratum `stratum`, of `[0, keys)`, into `out`.
     #[inline]
-    pub fn missing_key(&self, id: u64, out: &mut Vec<u8>) {
-        self.place(id, mix(id ^ !self.seed), 0, out);
+    pub fn missing_key(&self, stratum: u64, out: &mut Vec<u8>) {
+        self.place(stratum, mix(stratum ^ !self.seed), 0, out);
     }
 
     #[inline]
-    fn place(&self, id: u64, random: u64, present: u8, out: &mut Vec<u8>) {
+    fn place(&self, stratum: u64, random: u64, present: u8, out: &mut Vec<u8>) {
         out.clear();
-        let prefix = id.wrapping_mul(self.stratum).wrapping_add(scale(random, self.stratum));
+        let prefix = stratum.wrapping_mul(self.stratum).wrapping_add(scale(random, self.stratum));
         out.extend_from_slice(&prefix.to_be_bytes());
         let mut word = random;
         while out.len() < self.key_bytes {
@@ -120,12 +153,19 @@ impl Dataset {
         }
     }
 
+    /// The length of version `version` of the value of key `id`, in bytes.
+    #[inline]
+    pub fn value_len(&self, id: u64, version: u64) -> usize {
+        if version < VARIABLE { self.value_bytes } else { mixgraph::value_len(self.first_word(id, version)) }
+    }
+
     /// Writes version `version` of the value of key `id` into `out`.
     #[inline]
     pub fn value(&self, id: u64, version: u64, out: &mut Vec<u8>) {
         out.clear();
-        let half = self.half();
-        for part in [half, self.value_bytes - half] {
+        let value_len = self.value_len(id, version);
+        let half = half(value_len);
+        for part in [half, value_len - half] {
             let mut word = self.first_word(id, version);
             for _ in 0..part / 8 {
                 out.extend_from_slice(&word.to_le_bytes());
@@ -157,39 +197,42 @@ impl Dataset {
         Err(Error::WrongAnswer(format!("key {id} is expected, {scratch:02x?}, and {key:02x?} came")))
     }
 
+    /// Whether every byte of `value` is that of version `version` of the value of key `id`.
     #[inline]
-    fn is_version(&self, id: u64, version: u64, value: &[u8]) -> bool {
-        if value.len() != self.value_bytes {
+    pub fn is_version(&self, id: u64, version: u64, value: &[u8]) -> bool {
+        if value.len() != self.value_len(id, version) {
             return false;
         }
         let first = self.first_word(id, version);
-        let (front, back) = value.split_at(self.half());
+        let (front, back) = value.split_at(half(value.len()));
         // Not short-circuit: right answers are what has to be fast.
         counts_up(first, front) & counts_up(first, back)
     }
 
+    /// What is wrong with a value of key `id` that is not `version`.
     #[cold]
-    fn wrong_value(&self, id: u64, version: u64, value: &[u8]) -> Error {
-        let what = match (0..version).rev().take(1000).find(|&older| self.is_version(id, older, value)) {
-            Some(older) => format!("the value is that of version {older}"),
-            None if value.len() != self.value_bytes => {
-                format!("the value has {} bytes instead of {}", value.len(), self.value_bytes)
+    pub(super) fn wrong_value(&self, id: u64, version: u64, value: &[u8]) -> Error {
+        let versions = (0..version % VARIABLE).rev().take(1000);
+        let what = match versions.flat_map(|older| [older, older | VARIABLE]).find(|&v| self.is_version(id, v, value)) {
+            Some(older) => format!("the value is that of version {}", older % VARIABLE),
+            None if value.len() != self.value_len(id, version) => {
+                format!("the value has {} bytes instead of {}", value.len(), self.value_len(id, version))
             }
             None => "the value is damaged, or another key's".to_owned(),
         };
-        Error::WrongAnswer(format!("key {id}, version {version}: {what}"))
+        Error::WrongAnswer(format!("key {id}, version {}: {what}", version % VARIABLE))
     }
 
     #[inline]
     fn first_word(&self, id: u64, version: u64) -> u64 {
         mix(id.wrapping_add(version.wrapping_mul(GOLDEN)) ^ self.seed)
     }
+}
 
-    /// Where the value begins to repeat: half of it, in whole words.
-    #[inline]
-    fn half(&self) -> usize {
-        (self.value_bytes / 2).next_multiple_of(8).min(self.value_bytes)
-    }
+/// Where a value begins to repeat: half of it, in whole words.
+#[inline]
+fn half(value_len: usize) -> usize {
+    (value_len / 2).next_multiple_of(8).min(value_len)
 }
 
 /// Whether `bytes` are words that count up from `first` in steps of [`GOLDEN`].
@@ -205,22 +248,6 @@ fn counts_up(first: u64, bytes: &[u8]) -> bool {
     difference == 0 && rest == &expected.to_le_bytes()[..rest.len()]
 }
 
-impl Expected {
-    /// What the fills leave behind.
-    pub const FILLED: Expected = Expected { version: 1, halved: false };
-
-    /// Whether key `id` has a value.
-    #[inline]
-    pub fn is_live(&self, data: &Dataset, id: u64) -> bool {
-        !self.halved || !data.is_doomed(id)
-    }
-
-    /// How many keys have a value.
-    pub fn live_keys(&self, data: &Dataset) -> u64 {
-        if self.halved { (0..data.keys()).filter(|&id| !data.is_doomed(id)).count() as u64 } else { data.keys() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,9 +257,9 @@ mod tests {
         for (keys, key_bytes) in [(1, 8), (1000, 8), (1000, 16), (777, 23), (1, 16)] {
             let data = Dataset::new(keys, key_bytes, 100, 42).unwrap();
             let (mut last, mut key, mut missing) = (Vec::new(), Vec::new(), Vec::new());
-            for id in 0..keys {
+            for id in 0..2 * keys {
                 data.key(id, &mut key);
-                data.missing_key(id, &mut missing);
+                data.missing_key(id / 2, &mut missing);
                 assert!(last < key, "{id} of {keys}");
                 assert_eq!((key.len(), missing.len()), (key_bytes, key_bytes));
                 assert_eq!((key[key_bytes - 1] & 1, missing[key_bytes - 1] & 1), (1, 0));
@@ -241,6 +268,18 @@ mod tests {
                 std::mem::swap(&mut last, &mut key);
             }
         }
+    }
+
+    #[test]
+    fn every_stratum_has_one_loaded_key_and_another_one() {
+        let data = Dataset::new(1000, 16, 100, 42).unwrap();
+        for stratum in 0..1000 {
+            let (loaded, extra) = (data.loaded(stratum), data.extra(stratum));
+            assert_eq!((loaded / 2, extra / 2, loaded ^ 1), (stratum, stratum, extra));
+            assert!(data.is_loaded(loaded) && !data.is_loaded(extra));
+        }
+        let upper = (0..1000).filter(|&stratum| data.loaded(stratum) % 2 == 1).count();
+        assert!((400..600).contains(&upper), "{upper}");
     }
 
     #[test]
@@ -258,6 +297,9 @@ mod tests {
             }
             value.push(0);
             assert!(data.check(3, 2, &value).is_err());
+            data.value(3, 2 | VARIABLE, &mut value);
+            assert!(data.check(3, 2 | VARIABLE, &value).is_ok() && data.check(3, 2, &value).is_err());
+            assert_eq!(data.entry_bytes(3, 2 | VARIABLE), 16 + value.len() as u64);
         }
     }
 
@@ -269,18 +311,15 @@ mod tests {
         let error = data.check(3, 4, &value).unwrap_err().to_string();
         assert!(error.contains("version 4: the value is that of version 1"), "{error}");
         assert!(data.check(2, 1, &value).is_err(), "another key's value");
+        let error = data.check(3, 4 | VARIABLE, &value).unwrap_err().to_string();
+        assert!(error.contains("version 4: the value is that of version 1"), "{error}");
     }
 
     #[test]
-    fn about_half_of_the_keys_is_doomed_and_draws_stay_in_bounds() {
+    fn about_half_of_the_keys_is_doomed() {
         let data = Dataset::new(10_000, 16, 100, 42).unwrap();
-        let live = Expected { version: 1, halved: true }.live_keys(&data);
-        assert!((4_800..5_200).contains(&live), "{live}");
-        let mut drawn = vec![0; 100];
-        for draw in 0..10_000 {
-            drawn[(data.random(1, draw) / 100) as usize] += 1;
-        }
-        assert!(drawn.iter().all(|&count| (50..150).contains(&count)), "{drawn:?}");
+        let doomed = (0..10_000).filter(|&stratum| data.is_doomed(data.loaded(stratum))).count();
+        assert!((4_800..5_200).contains(&doomed), "{doomed}");
     }
 
     #[test]

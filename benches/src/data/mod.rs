@@ -1,10 +1,15 @@
-//! What the workloads write and expect back: everything follows from the seed, so that no table of the written data is
-//! needed to check an answer.
+//! What the workloads write and expect back. Keys and values follow from the seed, so that no copy of the written data
+//! is needed to check an answer; a ledger of four bytes a key says which version the store should hold.
 
+mod choose;
 mod dataset;
+mod ledger;
+pub mod mixgraph;
 mod permutation;
 
-pub use dataset::{Dataset, Expected};
+pub use choose::{Latest, Scrambled, ZIPF_EXPONENT};
+pub use dataset::{Dataset, VARIABLE};
+pub use ledger::{Claim, FillOrder, Known, Ledger};
 pub use permutation::Permutation;
 
 /// A bijective scrambling of 64 bits, each output bit depending on all input bits: the finaliser of SplitMix64 (Steele,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::settings::Durability;
+use crate::settings::{Compression, Durability};
 
 type Entry = (Vec<u8>, Vec<u8>);
 
@@ -94,31 +94,25 @@ fn agrees<E: Engine>(engine: &E, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
     assert!(matches!(stopped, Err(crate::Error::WrongAnswer(_))), "{name}: the visitor's error ends the scan");
 }
 
-struct AnswersLikeAMap(Settings);
-
-impl EngineTask for AnswersLikeAMap {
-    type Output = ();
-
-    fn run<E: Engine>(self) {
-        let dir = tempfile::tempdir().unwrap();
-        let engine = E::open(dir.path(), &self.0).unwrap();
-        let mut model = BTreeMap::new();
-        change(&engine, &mut model);
-        agrees(&engine, &model);
-        engine.settle().unwrap();
-        agrees(&engine, &model);
-        accounts_are_plausible(&engine);
-        engine.close().unwrap();
-        // The floor has no log then, and no tables ever.
-        if E::NAME == Floor::NAME && self.0.durability == Durability::NoLog {
-            return;
-        }
-        let engine = E::reopen(dir.path(), &self.0).unwrap();
-        agrees(&engine, &model);
-        change(&engine, &mut model);
-        agrees(&engine, &model);
-        engine.close().unwrap();
+fn answers_like_a_map<E: Engine>(settings: &Settings) {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = E::open(dir.path(), settings).unwrap();
+    let mut model = BTreeMap::new();
+    change(&engine, &mut model);
+    agrees(&engine, &model);
+    engine.settle().unwrap();
+    agrees(&engine, &model);
+    accounts_are_plausible(&engine);
+    engine.close().unwrap();
+    // The floor has nowhere to keep them then.
+    if E::NAME == Floor::NAME && settings.durability == Durability::NoLog {
+        return;
     }
+    let engine = E::reopen(dir.path(), settings).unwrap();
+    agrees(&engine, &model);
+    change(&engine, &mut model);
+    agrees(&engine, &model);
+    engine.close().unwrap();
 }
 
 fn accounts_are_plausible<E: Engine>(engine: &E) {
@@ -128,62 +122,104 @@ fn accounts_are_plausible<E: Engine>(engine: &E) {
     assert!(accounts.levels.windows(2).all(|pair| pair[0].level < pair[1].level), "{}: {accounts:?}", E::NAME);
 }
 
-struct LoadsInBulk;
-
-impl EngineTask for LoadsInBulk {
-    type Output = ();
-
-    fn run<E: Engine>(self) {
-        let entry = |i: u32| (i.to_be_bytes(), (0..i % 50).map(|byte| (byte ^ i) as u8).collect::<Vec<_>>());
-        let expected: Vec<_> = (0..20_000).map(|i| (entry(i).0.to_vec(), entry(i).1)).collect();
-        let dir = tempfile::tempdir().unwrap();
-        let engine = E::open(dir.path(), &Settings::default()).unwrap();
-        assert_eq!(engine.bulk_load((0..20_000).map(entry)).unwrap(), 20_000, "{}", E::NAME);
-        assert_eq!(contents(&engine), expected, "{}", E::NAME);
-        engine.put(&entry(7).0, b"later").unwrap();
-        engine.settle().unwrap();
-        assert_eq!(engine.get(&entry(7).0, <[u8]>::to_vec).unwrap().as_deref(), Some(&b"later"[..]), "{}", E::NAME);
-        engine.close().unwrap();
-        let engine = E::reopen(dir.path(), &Settings::default()).unwrap();
-        assert_eq!(contents(&engine).len(), 20_000, "{}", E::NAME);
-        assert_eq!(engine.get(&entry(9).0, <[u8]>::to_vec).unwrap(), Some(entry(9).1), "{}", E::NAME);
-        engine.close().unwrap();
-        let empty = tempfile::tempdir().unwrap();
-        let engine = E::open(empty.path(), &Settings::default()).unwrap();
-        assert_eq!(engine.bulk_load(std::iter::empty::<(&[u8], &[u8])>()).unwrap(), 0, "{}", E::NAME);
-        assert_eq!(contents(&engine), []);
-        engine.close().unwrap();
-    }
+fn loads_in_bulk<E: Engine>() {
+    let entry = |i: u32| (i.to_be_bytes(), (0..i % 50).map(|byte| (byte ^ i) as u8).collect::<Vec<_>>());
+    let expected: Vec<_> = (0..20_000).map(|i| (entry(i).0.to_vec(), entry(i).1)).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let engine = E::open(dir.path(), &Settings::default()).unwrap();
+    assert_eq!(engine.bulk_load((0..20_000).map(entry)).unwrap(), 20_000, "{}", E::NAME);
+    assert_eq!(contents(&engine), expected, "{}", E::NAME);
+    engine.put(&entry(7).0, b"later").unwrap();
+    engine.settle().unwrap();
+    assert_eq!(engine.get(&entry(7).0, <[u8]>::to_vec).unwrap().as_deref(), Some(&b"later"[..]), "{}", E::NAME);
+    engine.close().unwrap();
+    let engine = E::reopen(dir.path(), &Settings::default()).unwrap();
+    assert_eq!(contents(&engine).len(), 20_000, "{}", E::NAME);
+    assert_eq!(engine.get(&entry(9).0, <[u8]>::to_vec).unwrap(), Some(entry(9).1), "{}", E::NAME);
+    engine.close().unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    let engine = E::open(empty.path(), &Settings::default()).unwrap();
+    assert_eq!(engine.bulk_load(std::iter::empty::<(&[u8], &[u8])>()).unwrap(), 0, "{}", E::NAME);
+    assert_eq!(contents(&engine), []);
+    engine.close().unwrap();
 }
 
-/// The engines that this build has.
-fn engines() -> impl Iterator<Item = EngineKind> {
-    use clap::ValueEnum;
-    EngineKind::value_variants().iter().copied().filter(|kind| kind.check().is_ok())
-}
-
-#[test]
-fn engines_answer_like_a_map() {
-    for durability in [Durability::Buffered, Durability::Synced, Durability::NoLog] {
-        for kind in engines() {
-            kind.run(AnswersLikeAMap(Settings { durability, ..Settings::default() })).unwrap();
+/// Two writers of keys of their own, and two readers of what is there from the beginning.
+fn takes_writers_and_readers_at_the_same_time<E: Engine>() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = E::open(dir.path(), &Settings { threads: 4, ..Settings::default() }).unwrap();
+    let key = |writer: u32, i: u32| [writer.to_be_bytes(), i.to_be_bytes()].concat();
+    (0..500).for_each(|i| engine.put(&key(0, i), b"first").unwrap());
+    let (engine, key) = (&engine, &key);
+    std::thread::scope(|scope| {
+        for writer in [1, 2] {
+            scope.spawn(move || {
+                for i in 0..500 {
+                    engine.put(&key(writer, i), &i.to_le_bytes()).unwrap();
+                    engine.put(b"shared", &writer.to_le_bytes()).unwrap();
+                }
+            });
+            scope.spawn(move || {
+                for i in 0..500 {
+                    assert_eq!(engine.get(&key(0, i), <[u8]>::to_vec).unwrap().as_deref(), Some(&b"first"[..]));
+                    if i % 50 == 0 {
+                        assert!(contents(engine).len() >= 500);
+                    }
+                }
+            });
         }
-    }
+    });
+    assert_eq!(contents(engine).len(), 1501, "{}", E::NAME);
 }
 
-#[test]
-fn compressing_engines_answer_like_a_map() {
-    use crate::settings::Compression;
-    for compression in [Compression::Lz4Bottom, Compression::Lz4] {
-        for kind in engines().filter(|kind| kind.compresses()) {
-            kind.run(AnswersLikeAMap(Settings { compression, ..Settings::default() })).unwrap();
+/// The tests of one engine, in a module of its name.
+macro_rules! tests_of {
+    ($($name:ident: $engine:ty,)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn answers_like_a_map() {
+                for durability in [Durability::Buffered, Durability::Synced, Durability::NoLog] {
+                    super::answers_like_a_map::<$engine>(&Settings { durability, ..Settings::default() });
+                }
+            }
+
+            #[test]
+            fn answers_like_a_map_when_it_compresses() {
+                for compression in [Compression::Lz4Bottom, Compression::Lz4] {
+                    super::answers_like_a_map::<$engine>(&Settings { compression, ..Settings::default() });
+                }
+            }
+
+            #[test]
+            fn loads_in_bulk() {
+                super::loads_in_bulk::<$engine>();
+            }
+
+            #[test]
+            fn takes_writers_and_readers_at_the_same_time() {
+                super::takes_writers_and_readers_at_the_same_time::<$engine>();
+            }
         }
-    }
+    )*};
 }
 
-#[test]
-fn engines_load_in_bulk() {
-    for kind in engines() {
-        kind.run(LoadsInBulk).unwrap();
+tests_of! {
+    siltstone: Siltstone,
+    floor: Floor,
+}
+
+#[cfg(feature = "peers")]
+mod peers {
+    use super::*;
+    use crate::engines::peers::*;
+
+    tests_of! {
+        rocksdb: RocksDb,
+        fjall: Fjall,
+        redb: Redb,
+        lmdb: Lmdb,
+        surrealkv: SurrealKv,
     }
 }

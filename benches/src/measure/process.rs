@@ -15,6 +15,8 @@ pub struct ProcessUsage {
     pub cpu_ns: u64,
     /// The largest resident set since [`reset_peak`](Self::reset_peak), in bytes; pages of mapped files count.
     pub peak_rss_bytes: Option<u64>,
+    /// The resident set, now, in bytes; pages of mapped files count.
+    pub rss_bytes: Option<u64>,
     /// The part of the resident set, now, that belongs to no file, in bytes.
     pub anonymous_bytes: Option<u64>,
     /// Bytes this process caused to be sent to storage, mapped pages included, less those of files deleted before they
@@ -37,6 +39,7 @@ impl ProcessUsage {
         ProcessUsage {
             cpu_ns: clock_ns(ClockId::ProcessCPUTime),
             peak_rss_bytes: kib("VmHWM:"),
+            rss_bytes: kib("VmRSS:"),
             anonymous_bytes: kib("RssAnon:"),
             device_write_bytes: field(&io, "write_bytes:").map(|bytes| bytes.saturating_sub(cancelled)),
         }

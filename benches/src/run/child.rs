@@ -101,6 +101,10 @@ impl SessionProcess {
             match self.lines.recv_timeout(LOOK_EVERY) {
                 Ok(Ok(line)) => return parse(&line),
                 Ok(Err(error)) => return Said::Ended(Ending::Failed(format!("its output cannot be read: {error}"))),
+                // The terminal sends its signal to the session as well.
+                Err(RecvTimeoutError::Disconnected) if deadline.interrupt.is_set() => {
+                    return Said::Ended(Ending::Interrupted);
+                }
                 Err(RecvTimeoutError::Disconnected) => return Said::Ended(self.end()),
                 Err(RecvTimeoutError::Timeout) => {}
             }

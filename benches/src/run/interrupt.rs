@@ -3,7 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+
 use crate::error::{Error, Result};
+
+/// As a shell reports a program that SIGINT ended.
+const EXIT_CODE: i32 = 130;
 
 /// Whether the user wants to end. Clones are the same one.
 #[derive(Clone, Debug, Default)]
@@ -14,18 +20,15 @@ impl Interrupt {
     /// program at once.
     ///
     /// # Errors
-    /// [`Error::Settings`] if signals cannot be handled, or are already.
+    /// [`Error::Settings`] if signals cannot be handled.
     pub fn on_signals() -> Result<Self> {
         let interrupt = Interrupt::default();
-        let shared = interrupt.clone();
-        let handler = move || {
-            if shared.is_set() {
-                // As a shell reports a process that SIGINT ended.
-                std::process::exit(130);
-            }
-            shared.set();
-        };
-        ctrlc::set_handler(handler).map_err(|error| Error::Settings(format!("signals: {error}")))?;
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // In this order: the first signal finds the flag unset.
+            flag::register_conditional_shutdown(signal, EXIT_CODE, interrupt.0.clone())
+                .and_then(|_| flag::register(signal, interrupt.0.clone()))
+                .map_err(|error| Error::Settings(format!("signals cannot be handled: {error}")))?;
+        }
         Ok(interrupt)
     }
 

@@ -6,7 +6,7 @@ mod memory_limit;
 mod record;
 mod schedule;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli;
@@ -74,11 +74,7 @@ impl Session {
     /// [`Error::Settings`] for an order of steps that cannot run, an engine that this build does not have, and sizes
     /// out of bounds.
     pub fn check(&self) -> Result<()> {
-        let workloads: Vec<Workload> = self.steps.iter().map(|step| step.workload).collect();
-        if self.is_crash() && workloads.len() > 1 {
-            return Err(Error::Settings("openafterkill is a session of its own".to_owned()));
-        }
-        check_order(&workloads)?;
+        check_order(&self.steps, &self.settings)?;
         self.engines.iter().try_for_each(|engine| engine.check())?;
         let settings = &self.settings;
         Dataset::new(settings.keys, settings.key_bytes, settings.value_bytes, settings.seed).map(drop)
@@ -120,8 +116,8 @@ impl Session {
 /// changes on the machine meanwhile falls on all alike.
 ///
 /// # Errors
-/// [`Error::Settings`] for a session that cannot run, before any does; [`Error::Io`] for files of the benchmark itself.
-/// An engine's failure is a record.
+/// [`Error::Settings`] for a session that cannot run, and [`Error::Io`] for a results file that cannot be opened, before
+/// any session does. What fails later is a record.
 pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Results> {
     if plan.sessions.is_empty() {
         return Err(Error::Settings("no session is named".to_owned()));
@@ -139,12 +135,12 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Results> {
         // What the session before left to be written is not this one's.
         rustix::fs::sync();
         let mut at = 0;
-        let on_outcome = |outcome: Outcome| {
+        let mut on_outcome = |outcome: Outcome| {
             let measured = matches!(outcome, Outcome::Measurement(_));
             records.push(session.record(turn.engine, turn.repetition, &machine, at, outcome));
             at += usize::from(measured);
         };
-        run_session(plan, session, turn.engine, interrupt, on_outcome)?;
+        run_session(plan, session, turn.engine, interrupt, &mut on_outcome);
         schedule.done(&turn);
     }
     let interrupted = interrupt.is_set();
@@ -158,31 +154,40 @@ fn run_session(
     session: &Session,
     engine: EngineKind,
     interrupt: &Interrupt,
-    mut on_outcome: impl FnMut(Outcome),
-) -> Result<()> {
+    on_outcome: &mut impl FnMut(Outcome),
+) {
     let limit = match session.settings.memory_limit_mib.map(MemoryLimit::new).transpose() {
         Ok(limit) => limit,
-        Err(why) => {
-            on_outcome(Outcome::Unavailable(why));
-            return Ok(());
-        }
+        Err(why) => return on_outcome(Outcome::Unavailable(why)),
     };
-    let dir = tempfile::Builder::new().prefix("siltstone-bench").tempdir_in(&plan.dir).map_err(Error::io(&plan.dir))?;
     let deadline = Deadline::new(plan.session_limit, interrupt);
-    let start = |command| SessionProcess::start(command, session, engine, dir.path(), limit.as_ref());
-    let ending = if session.is_crash() {
-        crash(start, &deadline, &mut on_outcome)?
-    } else {
-        listen(&mut start(cli::SESSION)?, &deadline, &mut on_outcome)
-    };
-    match ending {
-        Ending::Completed | Ending::Interrupted => {}
-        Ending::Failed(_) if limit.as_ref().is_some_and(MemoryLimit::was_exceeded) => {
+    match try_session(&plan.dir, session, engine, limit.as_ref(), &deadline, on_outcome) {
+        Ok(Ending::Completed | Ending::Interrupted) => {}
+        Ok(Ending::Failed(_)) if limit.as_ref().is_some_and(MemoryLimit::was_exceeded) => {
             on_outcome(Outcome::Failure("needed more memory than the limit".to_owned()));
         }
-        Ending::Failed(why) => on_outcome(Outcome::Failure(why)),
+        Ok(Ending::Failed(why)) => on_outcome(Outcome::Failure(why)),
+        // A full disk, most likely: the next session may find room.
+        Err(error) => on_outcome(Outcome::Failure(error.to_string())),
     }
-    Ok(())
+}
+
+/// Runs the processes of a session in a directory of its own under `parent`, which is removed.
+fn try_session(
+    parent: &Path,
+    session: &Session,
+    engine: EngineKind,
+    limit: Option<&MemoryLimit>,
+    deadline: &Deadline<'_>,
+    on_outcome: &mut impl FnMut(Outcome),
+) -> Result<Ending> {
+    let dir = tempfile::Builder::new().prefix("siltstone-bench").tempdir_in(parent).map_err(Error::io(parent))?;
+    let start = |command| SessionProcess::start(command, session, engine, dir.path(), limit);
+    if session.is_crash() {
+        crash(start, deadline, on_outcome)
+    } else {
+        Ok(listen(&mut start(cli::SESSION)?, deadline, on_outcome))
+    }
 }
 
 /// Hands on all that a process says.

@@ -1,193 +1,222 @@
 //! Right engines pass, wrong ones do not.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use clap::ValueEnum;
 
+use super::faulty::*;
 use super::*;
-use crate::engines::{Accounts, Direction, Floor, Siltstone};
+use crate::engines::{Floor, Siltstone};
+use crate::measure::Kind;
+use Workload::*;
 
 fn settings() -> Settings {
-    Settings { keys: 5000, memory_mib: 16, threads: 2, ..Settings::default() }
+    Settings {
+        keys: 5000,
+        memory_mib: 16,
+        threads: 2,
+        operations: Some(5000),
+        syncs: 200,
+        seconds: 1,
+        ..Settings::default()
+    }
 }
 
-fn lines<E: Engine>(workloads: &[Workload]) -> Result<Vec<Line>> {
+fn session<E: Engine>(settings: &Settings, workloads: &[Workload]) -> Result<Vec<Measurement>> {
     let dir = tempfile::tempdir().unwrap();
     let mut out = Vec::new();
     let steps: Vec<_> = workloads.iter().copied().map(Step::from).collect();
-    run::<E>(&settings(), &steps, dir.path(), &mut out)?;
+    let answer = run::<E>(settings, &steps, dir.path(), &mut out);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
-    Ok(String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    answer?;
+    let lines = String::from_utf8(out).unwrap();
+    let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+    Ok(lines.filter_map(|line| if let Line::Measured(measured) = line { Some(*measured) } else { None }).collect())
+}
+
+/// Every workload, and scans that check what the others left.
+const ALL: [Workload; 34] = [
+    FillSeq,
+    FillRandom,
+    FillBatch,
+    Scan,
+    FillSync,
+    Scan,
+    ReadRandom,
+    BulkLoad,
+    Overwrite,
+    ReadUncompacted,
+    ReadRandom,
+    ReadZipf,
+    ReadMissing,
+    SeekRandom,
+    SeekReverse,
+    DeleteRandom,
+    Scan,
+    ReadRandom,
+    SeekReverse,
+    YcsbA,
+    YcsbB,
+    YcsbC,
+    YcsbD,
+    ScanReverse,
+    YcsbE,
+    Scan,
+    SeekRandom,
+    YcsbF,
+    MixGraph,
+    Scan,
+    ReadWhileWriting,
+    Overwrite,
+    Scan,
+    DeleteRandom,
+];
+
+fn assert_measured(measured: &Measurement) {
+    let kinds: Vec<_> = measured.kinds.iter().map(|kind| kind.kind).collect();
+    assert_eq!(kinds, measured.workload.kinds());
+    assert_eq!(measured.ops, measured.kinds.iter().map(|kind| kind.ops).sum::<u64>());
+    for kind in &measured.kinds {
+        assert!(kind.ops > 0 && kind.latencies.samples > 0 && !kind.latencies.curve_us.is_empty(), "{measured:?}");
+        assert!(kind.latencies.max_us >= kind.latencies.p999_us.floor(), "{measured:?}");
+    }
+    assert!(measured.seconds > 0.0 && !measured.cut, "{measured:?}");
+    assert!(measured.caller_cpu_ns > 0 && measured.cpu_ns > 0, "{measured:?}");
+    assert!(measured.disk_bytes > 0 && measured.peak_disk_bytes >= measured.disk_bytes, "{measured:?}");
+    assert_eq!(measured.user_bytes > 0, measured.workload.writes(), "{measured:?}");
+    assert_eq!(measured.series.iter().map(|second| second.ops).sum::<u64>(), measured.ops, "{measured:?}");
+    assert!(measured.harness_bytes >= 20_000);
+}
+
+fn every_workload_runs<E: Engine>() {
+    let in_one_process = |workload: &&Workload| **workload != OpenAfterKill;
+    assert!(Workload::value_variants().iter().filter(in_one_process).all(|workload| ALL.contains(workload)));
+    let measured = session::<E>(&settings(), &ALL).unwrap();
+    assert_eq!(measured.iter().map(|measured| measured.workload).collect::<Vec<_>>(), ALL);
+    measured.iter().for_each(assert_measured);
+    let live = |at: usize| measured[at].live_bytes / 116;
+    let ops = |at: usize| measured[at].ops;
+    assert_eq!((ops(0), ops(1), ops(2), ops(7)), (5000, 5000, 5000, 5000));
+    assert_eq!((live(2), measured[2].user_bytes), (5000, 5000 * 116));
+    assert_eq!((ops(4), ops(5)), (200, 2 * 5 * 200), "syncs, and two threads with five passes");
+    assert_eq!(measured[4].durability, crate::settings::Durability::Synced);
+    assert_eq!((ops(8), measured[8].settled, measured[9].settled), (15_000, false, true));
+    assert_eq!((ops(10), ops(13), ops(14)), (5000, 500, 500));
+    assert_eq!(ops(15), 5000 - live(15), "deletes");
+    assert_eq!(measured[15].user_bytes, ops(15) * 16);
+    assert_eq!(ops(16), 2 * 5 * live(15), "what is left");
+    assert!((2_300..2_700).contains(&measured[19].kinds[0].ops), "half of YCSB A are gets");
+    assert_eq!(live(22), live(21) + measured[22].kinds[1].ops, "YCSB D inserts");
+    assert_eq!(ops(23), 2 * 5 * live(22));
+    assert_eq!(live(24), live(23) + measured[24].kinds[1].ops, "YCSB E inserts");
+    assert_eq!(measured[27].kinds[1].kind, Kind::Updates);
+    assert_eq!(measured[30].seconds.floor(), 1.0);
+    let records = 5000 + measured[22].kinds[1].ops + measured[24].kinds[1].ops;
+    assert_eq!((ops(31), live(31)), (3 * records, records), "the overwrite brought the deleted keys back");
+    assert_eq!(ops(32), 2 * 5 * records);
 }
 
 #[test]
-fn every_workload_runs_and_counts_its_operations() {
-    let mut workloads = Workload::value_variants().to_vec();
-    workloads.extend([Workload::Overwrite, Workload::ReadRandom, Workload::Scan]);
-    for lines in [lines::<Floor>(&workloads).unwrap(), lines::<Siltstone>(&workloads).unwrap()] {
-        let measured: Vec<_> = lines
-            .iter()
-            .filter_map(|line| if let Line::Measured(measured) = line { Some(&**measured) } else { None })
-            .collect();
-        assert_eq!(measured.iter().map(|measured| measured.workload).collect::<Vec<_>>(), workloads);
-        for measured in &measured {
-            assert!(measured.ops > 0 && measured.seconds > 0.0 && measured.latencies.samples > 0, "{measured:?}");
-            assert!(measured.caller_cpu_ns > 0 && measured.caller_cpu_ns <= measured.cpu_ns, "{measured:?}");
-            assert!(measured.disk_bytes > 0, "{measured:?}");
-        }
-        let ops_of = |at: usize| measured[at].ops;
-        let live_after_deletes = measured[4].live_bytes / 116;
-        assert_eq!(ops_of(0), 5000);
-        assert_eq!(ops_of(3), 5000 - live_after_deletes, "deletes");
-        assert_eq!(ops_of(6), 500, "seeks");
-        assert_eq!(ops_of(7), 2 * 5 * live_after_deletes, "two threads pass over what is left");
-        assert_eq!(ops_of(11), 2 * 5 * 5000, "the overwrite brought the deleted keys back");
-    }
+fn every_workload_runs_on_the_floor() {
+    every_workload_runs::<Floor>();
 }
 
-/// What is wrong with a [`Faulty`] engine.
-const FLIPS_A_BIT: u8 = 0;
-const FORGETS_A_PUT: u8 = 1;
-const KEEPS_THE_OLD: u8 = 2;
-const MAKES_UP_A_KEY: u8 = 3;
-const IGNORES_A_DELETE: u8 = 4;
-const SKIPS_IN_SCANS: u8 = 5;
-const ENDS_A_SCAN_EARLY: u8 = 6;
-const FAILS: u8 = 7;
-
-/// A floor that goes wrong once, at its 3,000th operation of a kind.
-struct Faulty<const FAULT: u8> {
-    inner: Floor,
-    operations: AtomicU64,
+#[test]
+fn every_workload_runs_on_siltstone() {
+    every_workload_runs::<Siltstone>();
 }
 
-impl<const FAULT: u8> Faulty<FAULT> {
-    fn strikes(&self, fault: u8) -> bool {
-        fault == FAULT && self.operations.fetch_add(1, Ordering::Relaxed) == 3000
-    }
-}
-
-impl<const FAULT: u8> Engine for Faulty<FAULT> {
-    const NAME: &'static str = "faulty";
-    const NOTES: &'static str = "";
-
-    fn open(dir: &Path, settings: &Settings) -> Result<Self> {
-        Ok(Faulty { inner: Floor::open(dir, settings)?, operations: AtomicU64::new(0) })
-    }
-
-    fn reopen(dir: &Path, settings: &Settings) -> Result<Self> {
-        Ok(Faulty { inner: Floor::reopen(dir, settings)?, operations: AtomicU64::new(0) })
-    }
-
-    fn put_batch(&self, puts: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
-        puts.iter().try_for_each(|(key, value)| self.put(key, value))
-    }
-
-    fn bulk_load<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, entries: impl Iterator<Item = (K, V)>) -> Result<u64> {
-        let mut count = 0;
-        for (key, value) in entries {
-            self.put(key.as_ref(), value.as_ref())?;
-            count += 1;
-        }
-        Ok(count)
-    }
-
-    fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        if self.strikes(FORGETS_A_PUT) {
-            return Ok(());
-        }
-        if self.strikes(FAILS) {
-            return Err(Error::engine(Self::NAME, "no space left"));
-        }
-        let old = FAULT == KEEPS_THE_OLD && self.inner.get(key, |_| ())?.is_some();
-        if old && self.strikes(KEEPS_THE_OLD) { Ok(()) } else { self.inner.put(key, value) }
-    }
-
-    fn delete(&self, key: &[u8]) -> Result<()> {
-        // The only fault with deletes; there are some 2,500 of them.
-        if FAULT == IGNORES_A_DELETE && self.operations.fetch_add(1, Ordering::Relaxed) == 1000 {
-            return Ok(());
-        }
-        self.inner.delete(key)
-    }
-
-    fn get<R>(&self, key: &[u8], visit: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        if self.strikes(FLIPS_A_BIT) {
-            let value = self.inner.get(key, <[u8]>::to_vec)?;
-            return Ok(value.map(|mut value| {
-                value[50] ^= 1;
-                visit(&value)
-            }));
-        }
-        if self.strikes(MAKES_UP_A_KEY) {
-            return Ok(Some(visit(b"")));
-        }
-        self.inner.get(key, visit)
-    }
-
-    fn scan(
-        &self,
-        from: Option<&[u8]>,
-        direction: Direction,
-        limit: usize,
-        mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
-    ) -> Result<u64> {
-        if FAULT == ENDS_A_SCAN_EARLY && limit == usize::MAX {
-            return self.inner.scan(from, direction, 4999, visit);
-        }
-        let skipping = |key: &[u8], value: &[u8]| if self.strikes(SKIPS_IN_SCANS) { Ok(()) } else { visit(key, value) };
-        self.inner.scan(from, direction, limit, skipping)
-    }
-
-    fn settle(&self) -> Result<()> {
-        self.inner.settle()
-    }
-
-    fn accounts(&self) -> Accounts {
-        self.inner.accounts()
-    }
-
-    fn close(self) -> Result<()> {
-        self.inner.close()
-    }
-}
-
-fn refusal<const FAULT: u8>(workloads: &[Workload]) -> String {
-    match lines::<Faulty<FAULT>>(workloads) {
-        Ok(_) => panic!("fault {FAULT} went unnoticed"),
+fn refusal<const FAULT: u8, const AFTER: u64>(workloads: &[Workload]) -> String {
+    match session::<Faulty<FAULT, AFTER>>(&settings(), workloads) {
+        Ok(_) => panic!("fault {FAULT} went unnoticed in {workloads:?}"),
         Err(error) => error.to_string(),
     }
 }
 
-#[test]
-fn a_wrong_engine_cannot_finish() {
-    use Workload::*;
-    let all = [FillRandom, Overwrite, DeleteRandom, Overwrite, ReadRandom, ReadMissing, SeekRandom, Scan];
-    let errors = [
-        refusal::<FLIPS_A_BIT>(&all),
-        refusal::<KEEPS_THE_OLD>(&[FillRandom, Overwrite, Scan]),
-        refusal::<FORGETS_A_PUT>(&[FillSeq, Scan]),
-        refusal::<FORGETS_A_PUT>(&[FillSeq, ScanReverse]),
-        refusal::<MAKES_UP_A_KEY>(&[FillRandom, ReadMissing]),
-        refusal::<IGNORES_A_DELETE>(&[FillRandom, DeleteRandom, Scan]),
-        refusal::<SKIPS_IN_SCANS>(&[FillRandom, SeekRandom]),
-        refusal::<SKIPS_IN_SCANS>(&[FillRandom, ScanReverse]),
-        refusal::<ENDS_A_SCAN_EARLY>(&[FillRandom, Scan]),
-    ];
-    for error in &errors {
-        assert!(error.starts_with("wrong answer: "), "{error}");
-    }
-    assert!(errors[0].contains("readrandom") && errors[1].contains("version 1"), "{errors:?}");
-    let failed = refusal::<FAILS>(&all);
-    assert!(failed == "faulty: fillrandom: no space left", "{failed}");
-    assert!(refusal::<{ u8::MAX }>(&[ReadRandom]).contains("begin with fillrandom"));
+/// The last of `workloads` has to notice the fault.
+fn assert_caught<const FAULT: u8, const AFTER: u64>(workloads: &[Workload]) {
+    let error = refusal::<FAULT, AFTER>(workloads);
+    let last = workloads[workloads.len() - 1].name();
+    assert!(error.starts_with(&format!("wrong answer: {last}: ")), "fault {FAULT}: {error}");
 }
 
 #[test]
-fn shares_cover_all_steps_once() {
-    for (steps, threads) in [(0, 3), (1, 3), (10, 3), (12, 4), (u64::MAX, 7)] {
-        let shares: Vec<_> = (0..threads).map(|number| share(steps, number, threads)).collect();
-        assert_eq!((shares[0].start, shares[shares.len() - 1].end), (0, steps));
-        assert!(shares.windows(2).all(|pair| pair[0].end == pair[1].start));
+fn wrong_gets_are_noticed() {
+    for reads in [ReadRandom, ReadZipf, ReadUncompacted, ReadWhileWriting, YcsbA, YcsbB, YcsbC, YcsbD, MixGraph] {
+        assert_caught::<FLIPS_A_BIT, 1000>(&[FillRandom, reads]);
+        assert_caught::<MISSES_A_KEY, 1000>(&[FillSeq, reads]);
     }
+    assert_caught::<MAKES_UP_A_KEY, 3000>(&[FillRandom, ReadMissing]);
+    assert_caught::<MISSES_A_KEY, 1000>(&[FillRandom, DeleteRandom, ReadRandom]);
+}
+
+#[test]
+fn old_values_are_noticed() {
+    for writes in [ReadWhileWriting, YcsbA, YcsbB, MixGraph] {
+        assert_caught::<ANSWERS_OLD_VALUES, 0>(&[FillRandom, writes]);
+    }
+    assert_caught::<ANSWERS_OLD_VALUES, 0>(&[FillRandom, Overwrite, ReadUncompacted]);
+    let error = refusal::<KEEPS_THE_OLD, 3000>(&[FillRandom, Overwrite, Scan]);
+    assert!(error.contains("the value is that of version "), "{error}");
+}
+
+#[test]
+fn wrong_scans_are_noticed() {
+    for scans in [SeekRandom, SeekReverse, Scan, ScanReverse, YcsbE, MixGraph] {
+        assert_caught::<SKIPS_IN_A_SCAN, 1000>(&[FillRandom, scans]);
+        assert_caught::<LEAVES_OUT_IN_A_SCAN, 1000>(&[FillRandom, scans]);
+        assert_caught::<FLIPS_A_BIT_IN_A_SCAN, 1000>(&[FillRandom, scans]);
+    }
+    assert_caught::<ENDS_SCANS_EARLY, 0>(&[FillRandom, Scan]);
+    assert_caught::<ENDS_SCANS_EARLY, 0>(&[FillRandom, ScanReverse]);
+    assert_caught::<SKIPS_IN_A_SCAN, 1000>(&[FillRandom, YcsbD, ScanReverse]);
+}
+
+#[test]
+fn lost_writes_are_noticed() {
+    assert_caught::<FORGETS_PUTS, 4999>(&[FillSeq, Scan]);
+    assert_caught::<FORGETS_PUTS, 4999>(&[FillRandom, ScanReverse]);
+    assert_caught::<FORGETS_PUTS, 199>(&[FillSync, Scan]);
+    assert_caught::<TEARS_A_BATCH, 49>(&[FillBatch, Scan]);
+    assert_caught::<LOSES_IN_A_LOAD, 4000>(&[BulkLoad, Scan]);
+    assert_caught::<MISCOUNTS_A_LOAD, 0>(&[BulkLoad]);
+    assert_caught::<FORGETS_PUTS, 19_999>(&[FillSeq, Overwrite, Scan]);
+    assert_caught::<IGNORES_A_DELETE, 1000>(&[FillRandom, DeleteRandom, Scan]);
+    assert_caught::<IGNORES_A_DELETE, 1000>(&[FillRandom, DeleteRandom, ReadRandom]);
+    for writes in [ReadWhileWriting, YcsbA, YcsbB, YcsbD, YcsbE, MixGraph] {
+        assert_caught::<FORGETS_PUTS, 5000>(&[FillRandom, writes]);
+    }
+    assert_caught::<FORGETS_UPDATES, 100>(&[FillRandom, YcsbF]);
+    assert_caught::<UPDATES_BLINDLY, 100>(&[FillRandom, YcsbF]);
+}
+
+#[test]
+fn failures_end_the_session_and_say_where() {
+    let failed = refusal::<FAILS, 3000>(&[FillRandom, Scan]);
+    assert_eq!(failed, "faulty: fillrandom: no space left");
+    let failed = refusal::<FAILS, 6000>(&[FillRandom, YcsbA]);
+    assert_eq!(failed, "faulty: ycsba: no space left");
+    let failed = refusal::<FAILS, 6000>(&[FillRandom, ReadWhileWriting]);
+    assert_eq!(failed, "faulty: readwhilewriting: no space left");
+    let panicked = refusal::<PANICS, 6000>(&[FillRandom, YcsbA]);
+    assert_eq!(panicked, "faulty: ycsba: panicked");
+    assert!(refusal::<{ u8::MAX }, 0>(&[ReadRandom]).contains("begin with fillrandom"));
+}
+
+#[test]
+fn what_a_workload_wrote_before_its_time_was_over_is_what_the_next_one_finds() {
+    type Slow = Faulty<SLOW, 0>;
+    let settings = Settings { phase_seconds: Some(1), scan_passes: 1, threads: 1, ..settings() };
+    for fill in [FillSeq, FillRandom, BulkLoad] {
+        let measured = session::<Slow>(&settings, &[fill, ReadRandom, ReadZipf, Scan, Overwrite, ScanReverse]).unwrap();
+        let written = measured[0].ops;
+        assert!(measured[0].cut && (64..1000).contains(&written), "{:?}", measured[0]);
+        assert_eq!(measured[0].live_bytes, written * 116);
+        assert_eq!((measured[1].ops, measured[2].ops, measured[1].cut), (5000, 5000, false));
+        assert_eq!(measured[3].ops, written);
+        assert!(measured[4].cut && measured[4].ops < written * 3, "{:?}", measured[4]);
+        assert_eq!(measured[5].ops, written);
+    }
+    // Two threads, which end at different steps, and a scan that ends in the middle.
+    let settings = Settings { scan_passes: 1 << 40, threads: 2, ..settings };
+    let measured = session::<Slow>(&settings, &[FillRandom, Scan]).unwrap();
+    assert!(measured[1].cut && measured[1].ops > measured[0].ops, "{:?}", measured[1]);
 }

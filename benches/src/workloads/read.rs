@@ -1,46 +1,44 @@
 //! Gets.
 
-use std::ops::Range;
+use rand::RngExt;
 
 use super::Worker;
-use crate::data::Expected;
+use crate::data::Scrambled;
 use crate::engines::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-/// Tells the draws of gets, missing gets and seeks apart.
-const HIT_STREAM: u64 = 1;
-const MISS_STREAM: u64 = 2;
-
-/// Gets keys drawn at random and checks each value; of a deleted key, that it is gone.
-pub(super) fn get_random<E: Engine>(worker: &mut Worker<'_, E>, expected: Expected, steps: Range<u64>) -> Result<u64> {
-    let gets = steps.end - steps.start;
-    for step in steps {
-        let id = worker.data.random(HIT_STREAM, step);
-        worker.data.key(id, &mut worker.key);
-        let check = |value: &[u8]| worker.data.check(id, expected.version, value);
-        let answer = worker.recorder.time(|| worker.engine.get(&worker.key, check))?;
-        match (answer, expected.is_live(worker.data, id)) {
-            (Some(checked), true) => checked?,
-            (None, false) => {}
-            (None, true) => return Err(Error::WrongAnswer(format!("get: key {id} is missing"))),
-            (Some(_), false) => return Err(Error::WrongAnswer(format!("get: key {id} was deleted and is there"))),
+/// Gets records drawn at random.
+pub(super) fn get_uniform<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
+    let phase = worker.phase;
+    while let Some(steps) = phase.claims.claim() {
+        for step in steps {
+            let record = phase.data.random(phase.number, step).random_range(0..phase.records);
+            worker.get(phase.ledger.id_of(record))?;
         }
-        worker.advance(step);
     }
-    Ok(gets)
+    Ok(())
+}
+
+/// Gets records of which few are popular, anywhere among the keys.
+pub(super) fn get_zipf<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
+    let phase = worker.phase;
+    let records = Scrambled::new(phase.records, phase.settings.seed)?;
+    while let Some(steps) = phase.claims.claim() {
+        for step in steps {
+            let record = records.draw(&mut phase.data.random(phase.number, step));
+            worker.get(phase.ledger.id_of(record))?;
+        }
+    }
+    Ok(())
 }
 
 /// Gets keys that were never written.
-pub(super) fn get_missing<E: Engine>(worker: &mut Worker<'_, E>, steps: Range<u64>) -> Result<u64> {
-    let gets = steps.end - steps.start;
-    for step in steps {
-        let id = worker.data.random(MISS_STREAM, step);
-        worker.data.missing_key(id, &mut worker.key);
-        let answer = worker.recorder.time(|| worker.engine.get(&worker.key, <[u8]>::len))?;
-        if answer.is_some() {
-            return Err(Error::WrongAnswer(format!("get: {:02x?} was never written and is there", worker.key)));
+pub(super) fn get_missing<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
+    let phase = worker.phase;
+    while let Some(steps) = phase.claims.claim() {
+        for step in steps {
+            worker.get_missing(phase.data.random(phase.number, step).random_range(0..phase.data.keys()))?;
         }
-        worker.advance(step);
     }
-    Ok(gets)
+    Ok(())
 }

@@ -1,41 +1,41 @@
-//! Puts and deletes.
-
-use std::ops::Range;
+//! Puts and deletes of what is there.
 
 use super::Worker;
 use crate::engines::Engine;
 use crate::error::Result;
 
-/// Puts version `version` of the key that `order` names, for each step.
-pub(super) fn put_all<E: Engine>(
-    worker: &mut Worker<'_, E>,
-    version: u64,
-    steps: Range<u64>,
-    order: impl Fn(u64) -> u64,
-) -> Result<u64> {
-    let puts = steps.end - steps.start;
-    for step in steps {
-        let id = order(step);
-        worker.data.key(id, &mut worker.key);
-        worker.data.value(id, version, &mut worker.value);
-        worker.recorder.time(|| worker.engine.put(&worker.key, &worker.value))?;
-        worker.advance(step);
+/// Tells the orders of the passes apart.
+const PASS_SHIFT: u32 = 32;
+
+/// Puts every record that was written, in another random order in each pass.
+pub(super) fn overwrite<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
+    let phase = worker.phase;
+    let records = phase.records;
+    let order_of = |pass: u64| phase.data.order(records, phase.number | (pass + 1) << PASS_SHIFT);
+    let (mut pass, mut order) = (0, order_of(0));
+    while let Some(steps) = phase.claims.claim() {
+        for step in steps {
+            if step / records != pass {
+                pass = step / records;
+                order = order_of(pass);
+            }
+            worker.put(phase.ledger.id_of(order.at(step % records)))?;
+        }
     }
-    Ok(puts)
+    Ok(())
 }
 
-/// Deletes the doomed ones among the keys of `steps`.
-pub(super) fn delete_doomed<E: Engine>(worker: &mut Worker<'_, E>, steps: Range<u64>) -> Result<u64> {
-    let order = worker.data.order(0);
-    let mut deletes = 0;
-    for step in steps {
-        let id = order.at(step);
-        if worker.data.is_doomed(id) {
-            worker.data.key(id, &mut worker.key);
-            worker.recorder.time(|| worker.engine.delete(&worker.key))?;
-            deletes += 1;
+/// Deletes the doomed ones among the records that have a value.
+pub(super) fn delete_doomed<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
+    let phase = worker.phase;
+    let order = phase.data.order(phase.records, phase.number);
+    while let Some(steps) = phase.claims.claim() {
+        for step in steps {
+            let id = phase.ledger.id_of(order.at(step));
+            if phase.data.is_doomed(id) && phase.ledger.know(id).is_live() {
+                worker.delete(id)?;
+            }
         }
-        worker.advance(step);
     }
-    Ok(deletes)
+    Ok(())
 }

@@ -17,6 +17,9 @@ const ENTRY_OVERHEAD_BYTES: u64 = 64;
 /// How much more address space there is than the entries take: pages that are free, and keys that are inserted later.
 const MAP_FACTOR: u64 = 8;
 
+/// More than the threads of any workload.
+const MAX_READERS: u32 = 1100;
+
 /// The unnamed database of an LMDB environment.
 #[derive(Debug)]
 pub struct Lmdb {
@@ -46,7 +49,7 @@ fn flags(settings: &Settings) -> EnvFlags {
 #[allow(unsafe_code)]
 fn open_env(dir: &Path, settings: &Settings) -> heed::Result<Env> {
     let mut options = EnvOpenOptions::new();
-    options.map_size(map_bytes(settings)).max_readers(settings.threads.max(1) + 16);
+    options.map_size(map_bytes(settings)).max_readers(MAX_READERS);
     // SAFETY: The directory is a temporary one of this benchmark: no other process opens it while this one does, its
     // files are changed through LMDB only, and it is no network file system. The flags give up durability on power loss
     // alone, which is what the settings ask for: dirty pages stay with the operating system if the process dies.
