@@ -251,6 +251,7 @@ fn counts_up(first: u64, bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::RngExt;
 
     #[test]
     fn keys_ascend_and_none_is_missing_at_once() {
@@ -320,6 +321,20 @@ mod tests {
         let data = Dataset::new(10_000, 16, 100, 42).unwrap();
         let doomed = (0..10_000).filter(|&stratum| data.is_doomed(data.loaded(stratum))).count();
         assert!((4_800..5_200).contains(&doomed), "{doomed}");
+    }
+
+    #[test]
+    fn draws_are_uniform_and_follow_from_workload_and_step() {
+        let data = Dataset::new(100, 16, 100, 42).unwrap();
+        let draw = |stream, step| data.random(stream, step).random_range(0..100u64);
+        let draws = |stream| (0..100_000).map(|step| draw(stream, step)).collect::<Vec<_>>();
+        let mut counts = [0; 100];
+        draws(1).iter().for_each(|&draw| counts[draw as usize] += 1);
+        // 1000 each, with a standard deviation of 31.
+        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+        assert_eq!(draws(1), draws(1));
+        let same = draws(1).iter().zip(draws(2)).filter(|(one, other)| *one == other).count();
+        assert!((800..1200).contains(&same), "{same} of 100,000 are the same in another workload");
     }
 
     #[test]

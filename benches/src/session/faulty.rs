@@ -12,8 +12,8 @@ use crate::settings::Settings;
 
 /// A get answers a value with a wrong bit.
 pub(super) const FLIPS_A_BIT: u8 = 0;
-/// A get finds nothing.
-pub(super) const MISSES_A_KEY: u8 = 1;
+/// Gets find nothing.
+pub(super) const MISSES_KEYS: u8 = 1;
 /// Gets answer the value before the last put.
 pub(super) const ANSWERS_OLD_VALUES: u8 = 2;
 /// A get of a missing key finds something.
@@ -135,14 +135,15 @@ impl<const FAULT: u8, const AFTER: u64> Engine for Faulty<FAULT, AFTER> {
     }
 
     fn get<R>(&self, key: &[u8], visit: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        if self.once(MISSES_A_KEY) {
+        if self.from_then_on(MISSES_KEYS) {
             return Ok(None);
         }
         if self.once(MAKES_UP_A_KEY) {
             return Ok(Some(visit(b"")));
         }
-        if self.once(FLIPS_A_BIT) {
-            return Ok(self.inner.get(key, <[u8]>::to_vec)?.map(|value| visit(&flipped(&value))));
+        if FAULT == FLIPS_A_BIT {
+            let flip = |value: &[u8]| if self.once(FLIPS_A_BIT) { visit(&flipped(value)) } else { visit(value) };
+            return self.inner.get(key, flip);
         }
         if self.from_then_on(ANSWERS_OLD_VALUES)
             && let Some(old) = self.replaced().get(key)

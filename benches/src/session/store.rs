@@ -120,6 +120,8 @@ impl<E: Engine> Store<E> {
         let task = |number: u32| {
             let _stop = StopOnFailure(&phase.claims);
             let mut worker = Worker::new(&self.engine, phase, number);
+            // Twice: the clock starts in between, when all threads are there.
+            barrier.wait();
             barrier.wait();
             let started_ns = thread_cpu_ns();
             let answer = phase.workload.work(&mut worker);
@@ -133,7 +135,9 @@ impl<E: Engine> Store<E> {
             let task = &task;
             let handles: Vec<_> = (0..workers as u32).map(|number| scope.spawn(move || task(number))).collect();
             barrier.wait();
+            phase.claims.begin();
             let started = Instant::now();
+            barrier.wait();
             let answers: Vec<_> = handles.into_iter().map(|handle| handle.join()).collect();
             (started.elapsed(), answers)
         });

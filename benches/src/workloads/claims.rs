@@ -1,6 +1,7 @@
 //! [`Claims`]: the steps of a workload, handed out to its threads until none is left or the time is up.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,26 +17,34 @@ pub struct Claims {
     next: AtomicU64,
     end: u64,
     chunk: u64,
-    started: Instant,
-    deadline: Option<Instant>,
+    limit: Option<Duration>,
+    started: OnceLock<Instant>,
     stopped: AtomicBool,
     bar: ProgressBar,
 }
 
 impl Claims {
-    /// Steps `[0, end)`, `chunk` (at least 1) at a time, until `seconds` from now; a bar on standard error shows
-    /// `name`, if that is a terminal. Without an end, the bar shows the seconds.
+    /// Steps `[0, end)`, `chunk` (at least 1) at a time, until `seconds` from its [beginning](Self::begin); a bar on
+    /// standard error shows `name`, if that is a terminal. Without an end, the bar shows the seconds.
     pub fn new(name: String, end: u64, chunk: u64, seconds: Option<u64>) -> Self {
-        let started = Instant::now();
-        // A time beyond the clock's is none.
-        let deadline = seconds.and_then(|seconds| started.checked_add(Duration::from_secs(seconds)));
         let length = if end == u64::MAX { seconds.unwrap_or(0) } else { end };
         let bar = ProgressBar::new(length).with_message(name);
         let bar = match ProgressStyle::with_template("{msg:27} {wide_bar} {human_pos}/{human_len} {eta} left") {
             Ok(style) => bar.with_style(style),
             Err(_) => bar,
         };
-        Claims { next: AtomicU64::new(0), end, chunk, started, deadline, stopped: AtomicBool::new(false), bar }
+        let limit = seconds.map(Duration::from_secs);
+        let (next, started, stopped) = (AtomicU64::new(0), OnceLock::new(), AtomicBool::new(false));
+        Claims { next, end, chunk, limit, started, stopped, bar }
+    }
+
+    /// Begins to count the time; once.
+    pub fn begin(&self) {
+        self.started.get_or_init(Instant::now);
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.started.get().map_or(Duration::ZERO, Instant::elapsed)
     }
 
     /// The next steps for the calling thread; `None` if there are no more, or the time is up.
@@ -50,7 +59,7 @@ impl Claims {
         }
         let end = start.saturating_add(self.chunk).min(self.end);
         if start / PROGRESS_STEPS != end / PROGRESS_STEPS || self.chunk == 1 {
-            let position = if self.end == u64::MAX { self.started.elapsed().as_secs() } else { end };
+            let position = if self.end == u64::MAX { self.elapsed().as_secs() } else { end };
             self.bar.set_position(position);
         }
         Some(start..end)
@@ -58,7 +67,7 @@ impl Claims {
 
     /// Whether the time is up, or a thread has failed.
     pub fn is_over(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.stopped.load(Ordering::Relaxed) || self.limit.is_some_and(|limit| self.elapsed() >= limit)
     }
 
     /// Lets all threads end after what they have claimed.
@@ -104,6 +113,7 @@ mod tests {
     #[test]
     fn nothing_is_handed_out_after_the_end() {
         let over = Claims::new(String::new(), 100, 10, Some(0));
+        over.begin();
         assert_eq!((over.claim(), over.claimed(), over.is_cut()), (None, 0, true));
         let stopped = Claims::new(String::new(), 100, 10, Some(u64::MAX));
         assert_eq!(stopped.claim(), Some(0..10));

@@ -129,7 +129,11 @@ impl Iterator for Entries<'_> {
     fn next(&mut self) -> Option<(Piece, Piece)> {
         self.tally.recorder.step();
         if self.steps.is_empty() {
-            let steps = self.phase.claims.claim()?;
+            let Some(steps) = self.phase.claims.claim() else {
+                // What the engine does after the last entry is no step to another.
+                self.tally.recorder.finish();
+                return None;
+            };
             self.make(steps);
         }
         let id = self.phase.data.loaded(self.steps.next()?);

@@ -29,7 +29,7 @@ pub struct Phase<'a> {
 }
 
 impl<'a> Phase<'a> {
-    /// A phase that begins now, with the time that it may take; `engine` is for the progress bar.
+    /// A phase whose time begins with its [claims](Claims::begin); `engine` is for the progress bar.
     pub fn new(workload: Workload, number: u64, ledger: &'a Ledger, settings: &'a Settings, engine: &str) -> Self {
         let records = ledger.records();
         let name = format!("{engine} {}", workload.name());
