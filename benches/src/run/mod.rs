@@ -208,7 +208,7 @@ fn listen(process: &mut SessionProcess, deadline: &Deadline<'_>, on_outcome: &mu
 
 /// Lets a process fill a store, kills it when it has, and lets another one open what is there.
 fn crash(
-    start: impl Fn(&str) -> Result<SessionProcess>,
+    start: impl Fn(&'static str) -> Result<SessionProcess>,
     deadline: &Deadline<'_>,
     on_outcome: &mut impl FnMut(Outcome),
 ) -> Result<Ending> {
