@@ -176,7 +176,7 @@ pub const SUITES: &[Suite] = &[
 fn limit_memory(settings: &mut Settings) {
     settings.keys = settings.keys.saturating_mul(LARGE_FACTOR);
     let data_bytes = settings.keys.saturating_mul((settings.key_bytes + settings.value_bytes) as u64);
-    let memory_mib = (data_bytes / DATA_PER_MEMORY >> 20).max(MIN_LIMIT_MIB);
+    let memory_mib = ((data_bytes / DATA_PER_MEMORY) >> 20).max(MIN_LIMIT_MIB);
     settings.memory_mib = settings.memory_mib.min(usize::try_from(memory_mib / 2).unwrap_or(usize::MAX));
     let ledger_mib = settings.keys.saturating_mul(LEDGER_BYTES) >> 20;
     settings.memory_limit_mib = Some(memory_mib.saturating_add(ledger_mib));

@@ -60,13 +60,10 @@ impl Schedule {
     /// A line that says which turn begins, and how long it and the rest will take.
     pub(super) fn announcement(&self, turn: &Turn, session: &Session) -> String {
         let at = self.total - self.left.len();
-        let name = [session.suite.as_str(), session.name.as_str()]
-            .iter()
-            .filter(|part| !part.is_empty())
-            .fold(String::new(), |name, part| if name.is_empty() { (*part).to_owned() } else { name + "/" + part });
+        let parts = [session.suite.as_str(), session.name.as_str(), turn.engine.name()];
+        let name = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
         let left = self.time_left(turn).map_or(String::new(), |left| format!(", {} left", HumanDuration(left)));
-        let Turn { engine, repetition, .. } = turn;
-        format!("[{at}/{}] {name} {}, repetition {repetition} of {}{left}", self.total, engine.name(), self.repeat)
+        format!("[{at}/{}] {name}, repetition {} of {}{left}", self.total, turn.repetition, self.repeat)
     }
 
     /// How long `turn` and the rest will take; `None` before anything is known.
@@ -128,7 +125,7 @@ mod tests {
         let mut schedule = Schedule::new(&sessions, 2);
         let turn = schedule.next().unwrap();
         assert_eq!(schedule.time_left(&turn), None);
-        assert_eq!(schedule.announcement(&turn, &sessions[0]), "[1/8] s/a siltstone, repetition 1 of 2");
+        assert_eq!(schedule.announcement(&turn, &sessions[0]), "[1/8] s, a, siltstone, repetition 1 of 2");
         schedule.note(&turn, Duration::from_secs(10));
         let turn = schedule.next().unwrap();
         // All like the one that is known.
