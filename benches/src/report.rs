@@ -36,6 +36,8 @@ pub struct Report {
     pub details: BTreeMap<EngineKind, String>,
     /// Sessions that ended early.
     pub failures: Vec<String>,
+    /// Sessions that cannot run on this machine, and what is missing.
+    pub unavailable: Vec<String>,
     steps: Vec<Step>,
     engines: Vec<EngineKind>,
     settings: Settings,
@@ -97,6 +99,7 @@ impl Report {
             samples: Vec::new(),
             details: BTreeMap::new(),
             failures: Vec::new(),
+            unavailable: Vec::new(),
             steps: record.steps.clone(),
             engines: Vec::new(),
             settings: record.settings.clone(),
@@ -118,7 +121,7 @@ impl Report {
             }
             Outcome::Details(details) => drop(self.details.insert(engine, details.clone())),
             Outcome::Failure(why) => self.failures.push(format!("{}: {why}", who())),
-            Outcome::Unavailable(why) => self.failures.push(format!("{}: not available: {why}", engine.name())),
+            Outcome::Unavailable(why) => self.unavailable.push(format!("{}: {why}", engine.name())),
         }
     }
 
@@ -197,6 +200,9 @@ impl fmt::Display for Report {
         }
         for failure in &self.failures {
             writeln!(f, "\nFAILED {failure}")?;
+        }
+        for unavailable in &self.unavailable {
+            writeln!(f, "\nNOT AVAILABLE {unavailable}")?;
         }
         Ok(())
     }
