@@ -69,7 +69,7 @@ const LEDGER_BYTES: u64 = 4;
 const CRASH_MEMORY_MIB: usize = 2048;
 
 /// All suites, in the order they run.
-pub const SUITES: &[Suite] = &[
+pub static SUITES: &[Suite] = &[
     Suite {
         name: "fill",
         about: "Puts into an empty store: in order, at random, by 1 and 2 threads, in batches of 100; each checked by scans",
