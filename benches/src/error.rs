@@ -34,6 +34,9 @@ pub enum Error {
     /// The settings cannot be run.
     #[error("{0}")]
     Settings(String),
+    /// The user ended the run; what was measured by then has been reported.
+    #[error("interrupted: the report is incomplete")]
+    Interrupted,
     /// Sessions that failed, one a line; what the others measured has been reported.
     #[error("{} of the sessions failed:\n{}", .0.len(), .0.join("\n"))]
     Sessions(Vec<String>),

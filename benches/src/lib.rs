@@ -1,8 +1,9 @@
 //! Benchmarks of siltstone.
 //!
-//! A *session* runs a list of workloads, in order, on one engine, in a process and a directory of its own, and checks
-//! every answer it gets. A *run* repeats the sessions of all engines in turn and reports medians. An engine is added
-//! under [`engines`], a workload under [`workloads`]; neither knows the other.
+//! A *session* runs a list of steps, in order, on one engine, in a process and a directory of its own, and checks every
+//! answer it gets. A *run* repeats the sessions of all engines in turn and reports medians; a *suite* is a named list of
+//! sessions. An engine is added under [`engines`], a workload under [`workloads`]; neither knows the other. The engines
+//! of others need the feature `peers`.
 //!
 //! The [`compaction`] suite runs or simulates compaction strategies under workloads of its own:
 //!
@@ -14,6 +15,7 @@
 
 pub mod cli;
 pub mod compaction;
+pub mod crash;
 pub mod data;
 pub mod engines;
 pub mod error;
@@ -23,6 +25,8 @@ pub mod report;
 pub mod run;
 pub mod session;
 pub mod settings;
+pub mod step;
+pub mod suites;
 pub mod workloads;
 
 pub use error::{Error, Result};

@@ -25,6 +25,11 @@ pub fn describe() -> String {
     parts.join(", ")
 }
 
+/// As [`describe`], with the file system that holds `dir`.
+pub fn describe_with(dir: &Path) -> String {
+    describe() + &file_system(dir).map_or(String::new(), |kind| format!(", on {kind}"))
+}
+
 /// The type of the file system that holds `dir`, if Linux tells: that of the longest mount point above it.
 pub fn file_system(dir: &Path) -> Option<String> {
     let dir = fs::canonicalize(dir).ok()?;
@@ -35,6 +40,20 @@ pub fn file_system(dir: &Path) -> Option<String> {
     });
     let above = fields.filter(|(point, _)| dir.starts_with(point));
     above.max_by_key(|(point, _)| point.len()).map(|(_, kind)| kind.to_owned())
+}
+
+/// The compiler that built this program.
+pub fn rustc() -> &'static str {
+    env!("SILTSTONE_RUSTC")
+}
+
+/// The version of a crate that this program was built with, or would be with all features: the one in the workspace's
+/// lock file.
+pub fn crate_version(name: &str) -> Option<&'static str> {
+    const LOCK: &str = include_str!("../../Cargo.lock");
+    let named = format!("name = \"{name}\"");
+    let mut lines = LOCK.lines().skip_while(|line| *line != named);
+    lines.nth(1)?.strip_prefix("version = \"")?.strip_suffix('"')
 }
 
 /// What one reading of the clock costs, in nanoseconds: a latency is too long by about this.
@@ -64,5 +83,12 @@ mod tests {
         }
         assert_eq!(file_system(Path::new("/absent/directory")), None);
         assert!(clock_ns() > 0.0);
+    }
+
+    #[test]
+    fn versions_come_from_the_lock_file_and_from_the_compiler() {
+        assert_eq!(crate_version("siltstone"), Some(env!("CARGO_PKG_VERSION")));
+        assert_eq!(crate_version("no-such-crate"), None);
+        assert!(rustc().starts_with("rustc 1."), "{}", rustc());
     }
 }

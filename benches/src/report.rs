@@ -5,10 +5,10 @@ use std::fmt;
 
 use crate::engines::EngineKind;
 use crate::machine;
-use crate::run::Plan;
+use crate::run::{Outcome, Record};
 use crate::session::Measurement;
 use crate::settings::Settings;
-use crate::workloads::Workload;
+use crate::step::Step;
 
 /// One measurement and where it comes from.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct Sample {
     pub engine: EngineKind,
     /// In which repetition, from 1.
     pub repetition: u32,
+    /// Of which step of the session, from 0.
+    pub at: usize,
     /// What was measured.
     pub measurement: Measurement,
 }
@@ -24,6 +26,8 @@ pub struct Sample {
 /// Everything a run measured; `Display` prints it.
 #[derive(Clone, Debug)]
 pub struct Report {
+    /// The names of suite and session.
+    pub title: String,
     /// What it was measured on.
     pub machine: String,
     /// In the order they ran.
@@ -32,7 +36,9 @@ pub struct Report {
     pub details: BTreeMap<EngineKind, String>,
     /// Sessions that ended early.
     pub failures: Vec<String>,
-    workloads: Vec<Workload>,
+    /// Sessions that cannot run on this machine, and what is missing.
+    pub unavailable: Vec<String>,
+    steps: Vec<Step>,
     engines: Vec<EngineKind>,
     settings: Settings,
     repeat: u32,
@@ -71,28 +77,58 @@ pub struct Row {
 }
 
 impl Report {
-    pub(crate) fn new(plan: &Plan) -> Self {
-        let file_system = machine::file_system(&plan.dir).map_or(String::new(), |kind| format!(", on {kind}"));
+    /// One report for each session, in the order they first came.
+    pub fn of(records: &[Record]) -> Vec<Report> {
+        let mut reports: Vec<(&str, &str, Report)> = Vec::new();
+        for record in records {
+            let known = reports.iter().position(|(suite, session, _)| (*suite, *session) == record.key());
+            let at = known.unwrap_or_else(|| {
+                let (suite, session) = record.key();
+                reports.push((suite, session, Report::empty(record)));
+                reports.len() - 1
+            });
+            reports[at].2.add(record);
+        }
+        reports.into_iter().map(|(_, _, report)| report).collect()
+    }
+
+    fn empty(record: &Record) -> Self {
         Report {
-            machine: machine::describe() + &file_system,
+            title: [record.suite.as_str(), record.session.as_str()].join(" ").trim().to_owned(),
+            machine: record.machine.clone(),
             samples: Vec::new(),
             details: BTreeMap::new(),
             failures: Vec::new(),
-            workloads: plan.workloads.clone(),
-            engines: plan.engines.clone(),
-            settings: plan.settings.clone(),
-            repeat: plan.repeat,
+            unavailable: Vec::new(),
+            steps: record.steps.clone(),
+            engines: Vec::new(),
+            settings: record.settings.clone(),
+            repeat: 0,
             clock_ns: machine::clock_ns(),
+        }
+    }
+
+    fn add(&mut self, record: &Record) {
+        let &Record { engine, repetition, at, .. } = record;
+        self.repeat = self.repeat.max(repetition);
+        if !self.engines.contains(&engine) {
+            self.engines.push(engine);
+        }
+        let who = || format!("{}, repetition {repetition}, after {at} of {} steps", engine.name(), record.steps.len());
+        match &record.outcome {
+            Outcome::Measurement(measurement) => {
+                self.samples.push(Sample { engine, repetition, at, measurement: (**measurement).clone() });
+            }
+            Outcome::Details(details) => drop(self.details.insert(engine, details.clone())),
+            Outcome::Failure(why) => self.failures.push(format!("{}: {why}", who())),
+            Outcome::Unavailable(why) => self.unavailable.push(format!("{}: {why}", engine.name())),
         }
     }
 
     /// The medians of an engine at place `at` of the list of workloads; `None` if no session came so far.
     pub fn row(&self, engine: EngineKind, at: usize) -> Option<Row> {
-        let mut measurements = Vec::new();
-        for repetition in 1..=self.repeat {
-            let session = self.samples.iter().filter(|s| s.engine == engine && s.repetition == repetition);
-            measurements.extend(session.map(|sample| &sample.measurement).nth(at));
-        }
+        let samples = self.samples.iter().filter(|sample| sample.engine == engine && sample.at == at);
+        let measurements: Vec<_> = samples.map(|sample| &sample.measurement).collect();
         Row::of(&measurements)
     }
 }
@@ -165,6 +201,9 @@ impl fmt::Display for Report {
         for failure in &self.failures {
             writeln!(f, "\nFAILED {failure}")?;
         }
+        for unavailable in &self.unavailable {
+            writeln!(f, "\nNOT AVAILABLE {unavailable}")?;
+        }
         Ok(())
     }
 }
@@ -172,7 +211,7 @@ impl fmt::Display for Report {
 impl Report {
     fn header(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = &self.settings;
-        writeln!(f, "siltstone {}; {}", env!("CARGO_PKG_VERSION"), self.machine)?;
+        writeln!(f, "{} siltstone {}; {}", self.title, env!("CARGO_PKG_VERSION"), self.machine)?;
         writeln!(
             f,
             "{} keys of {} B, values of {} B ({:.0} MiB); seed {}, threads {}, memory {} MiB, durability {}, compression {}, blocks {} B; medians of {}",
@@ -193,7 +232,7 @@ impl Report {
     fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n{:<13}{:<11}{:>10}{:>8}{:>9}{:>9}{:>9}{:>9}{:>9}{:>10}{:>10}{:>8}{:>8}{:>7}{:>8}{:>7}{:>8}{:>9}{:>9}",
+            "\n{:<24}{:<11}{:>10}{:>8}{:>9}{:>9}{:>9}{:>9}{:>9}{:>10}{:>10}{:>8}{:>8}{:>7}{:>8}{:>7}{:>8}{:>9}{:>9}",
             "workload",
             "engine",
             "kops/s",
@@ -214,11 +253,11 @@ impl Report {
             "RSS MiB",
             "anon MiB"
         )?;
-        for (at, workload) in self.workloads.iter().enumerate() {
+        for (at, step) in self.steps.iter().enumerate() {
             let floor = self.row(EngineKind::Floor, at);
             for &engine in &self.engines {
                 if let Some(row) = self.row(engine, at) {
-                    row.line(f, workload.name(), engine.name(), floor.as_ref())?;
+                    row.line(f, &step.to_string(), engine.name(), floor.as_ref())?;
                 }
             }
         }
@@ -247,7 +286,7 @@ impl Row {
         let device = self.device_write_amplification.filter(|&wa| wa > 0.0);
         writeln!(
             f,
-            "{workload:<13}{engine:<11}{:>10.1}{:>7.0}%{:>9}{:>9.2}{:>9}{p50:>9.2}{p99:>9.2}{p999:>10.2}{:>10.1}{:>8.2}{:>8.2}{:>7}{:>8}{:>7.2}{:>8}{:>9}{:>9}",
+            "{workload:<24}{engine:<11}{:>10.1}{:>7.0}%{:>9}{:>9.2}{:>9}{p50:>9.2}{p99:>9.2}{p999:>10.2}{:>10.1}{:>8.2}{:>8.2}{:>7}{:>8}{:>7.2}{:>8}{:>9}{:>9}",
             self.kops,
             self.spread * 100.0,
             or_dash(floor.map(|floor| self.kops / floor.kops), 2),
@@ -269,6 +308,7 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workloads::Workload;
 
     fn measurement(ops: u64, seconds: f64) -> Measurement {
         Measurement {
@@ -322,24 +362,37 @@ mod tests {
 
     #[test]
     fn engines_stand_beside_the_floor() {
-        let plan = Plan {
-            workloads: vec![Workload::FillRandom, Workload::FillRandom],
-            engines: vec![EngineKind::Siltstone, EngineKind::Floor],
+        let record = |engine, repetition, at, outcome| Record {
+            suite: "suite".to_owned(),
+            session: "fill".to_owned(),
+            engine,
+            engine_version: String::new(),
+            repetition,
+            steps: vec![Workload::FillRandom.into(), Workload::FillRandom.into()],
+            at,
+            machine: "a machine".to_owned(),
+            version: String::new(),
+            rustc: String::new(),
+            notes: String::new(),
             settings: Settings::default(),
-            repeat: 2,
-            dir: std::env::temp_dir(),
-            json: None,
+            outcome,
         };
-        let mut report = Report::new(&plan);
-        let mut add = |engine, repetition, seconds| {
-            report.samples.push(Sample { engine, repetition, measurement: measurement(1_000_000, seconds) });
+        let mut records = Vec::new();
+        let mut add = |engine, repetition, at, seconds| {
+            let outcome = Outcome::Measurement(Box::new(measurement(1_000_000, seconds)));
+            records.push(record(engine, repetition, at, outcome));
         };
         for repetition in [1, 2] {
-            add(EngineKind::Siltstone, repetition, 2.0);
-            add(EngineKind::Floor, repetition, 1.0);
-            add(EngineKind::Siltstone, repetition, 8.0);
+            add(EngineKind::Siltstone, repetition, 0, 2.0);
+            add(EngineKind::Floor, repetition, 0, 1.0);
+            add(EngineKind::Siltstone, repetition, 1, 8.0);
         }
-        report.failures.push("siltstone: wrong answer".to_owned());
+        records.push(record(EngineKind::Floor, 2, 1, Outcome::Failure("wrong answer".to_owned())));
+        records.push(Record { session: "other".to_owned(), ..records[0].clone() });
+        let reports = Report::of(&records);
+        assert_eq!(reports.len(), 2);
+        assert_eq!((reports[1].title.as_str(), reports[1].samples.len()), ("suite other", 1));
+        let report = &reports[0];
         assert_eq!(report.row(EngineKind::Siltstone, 1).unwrap().kops, 125.0);
         assert_eq!(report.row(EngineKind::Floor, 1), None, "it did not come so far");
         let text = report.to_string();
@@ -347,6 +400,6 @@ mod tests {
         let ratios: Vec<_> = lines.iter().map(|line| line.split_whitespace().nth(4).unwrap()).collect();
         assert_eq!(ratios, ["0.50", "1.00", "-"], "{text}");
         assert!(text.contains("seed 42") && text.contains("durability buffered, compression none"), "{text}");
-        assert!(text.contains("FAILED siltstone: wrong answer"), "{text}");
+        assert!(text.contains("FAILED floor, repetition 2, after 1 of 2 steps: wrong answer"), "{text}");
     }
 }

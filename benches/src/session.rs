@@ -12,21 +12,23 @@ use crate::data::Dataset;
 use crate::engines::Engine;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
+use crate::step::Step;
 use crate::workloads::{Workload, check_order};
 
 pub use measurement::{KindMeasurement, Line, Measurement, print};
 use store::Store;
 
-/// Runs `workloads` on a fresh store in a fresh directory under `dir`, and writes a [`Line`] of JSON to `out` after
+/// Runs `steps` on a fresh store in a fresh directory under `dir`, and writes a [`Line`] of JSON to `out` after
 /// each.
 ///
 /// # Errors
 /// What the engine says, or [`Error::WrongAnswer`], with the workload's name; [`Error::Io`].
-pub fn run<E: Engine>(settings: &Settings, workloads: &[Workload], dir: &Path, out: &mut impl Write) -> Result<()> {
-    check_order(workloads, settings)?;
+pub fn run<E: Engine>(settings: &Settings, steps: &[Step], dir: &Path, out: &mut impl Write) -> Result<()> {
+    check_order(steps, settings)?;
     let data = Dataset::new(settings.keys, settings.key_bytes, settings.value_bytes, settings.seed)?;
     let mut open: Option<Store<E>> = None;
-    for (at, &workload) in workloads.iter().enumerate() {
+    for (at, step) in steps.iter().enumerate() {
+        let workload = step.workload;
         if workload.fills() {
             open.take().map_or(Ok(()), Store::close)?;
         }
@@ -34,7 +36,8 @@ pub fn run<E: Engine>(settings: &Settings, workloads: &[Workload], dir: &Path, o
             Some(store) => store,
             None => Store::open(dir, workload.settings(settings), &data)?,
         };
-        let settle = !workloads.get(at + 1).is_some_and(|next| next.begins_unsettled());
+        store.adopt(step.settings(settings));
+        let settle = !steps.get(at + 1).is_some_and(|next| next.workload.begins_unsettled());
         let measured = store.measure(workload, at as u64 + 1, settle);
         let measurement = measured.map_err(|error| in_workload(workload, error))?;
         print(out, &Line::Measured(Box::new(measurement)))?;

@@ -3,6 +3,15 @@
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+/// Threads that flush and compact, of each engine that lets one choose.
+pub const BACKGROUND_THREADS: u32 = 2;
+
+/// Bits of a Bloom filter for each key, of each engine that has filters.
+pub const FILTER_BITS_PER_KEY: u32 = 10;
+
+/// The least memory budget, in MiB.
+const MIN_MEMORY_MIB: usize = 8;
+
 /// What an acknowledged write survives; see [`siltstone::Durability`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -52,9 +61,12 @@ pub struct Settings {
     /// How many threads work at the same time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: u32,
-    /// The memory budget of an engine, in MiB
-    #[arg(long, default_value_t = 256)]
+    /// The memory budget of an engine, in MiB: half of it for a block cache, half for four memtables
+    #[arg(long, default_value_t = 512, value_parser = parse_memory_mib)]
     pub memory_mib: usize,
+    /// The memory that a session may use with the system's cache of its files, in MiB [default: no limit]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(16..))]
+    pub memory_limit_mib: Option<u64>,
     /// What an acknowledged write survives
     #[arg(long, value_enum, default_value_t = Durability::Buffered)]
     pub durability: Durability,
@@ -101,7 +113,8 @@ impl Default for Settings {
             key_bytes: 16,
             seed: 42,
             threads: 1,
-            memory_mib: 256,
+            memory_mib: 512,
+            memory_limit_mib: None,
             durability: Durability::Buffered,
             compression: Compression::None,
             block_bytes: 4096,
@@ -118,6 +131,35 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// The whole memory budget, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_mib.saturating_mul(1 << 20)
+    }
+
+    /// The block cache's part of it, in bytes.
+    pub fn cache_bytes(&self) -> usize {
+        self.memory_bytes() / 2
+    }
+
+    /// How many memtables there may be, the active one and those that are being flushed.
+    pub fn memtables(&self) -> u32 {
+        4
+    }
+
+    /// The size of one memtable, in bytes.
+    pub fn memtable_bytes(&self) -> usize {
+        self.memory_bytes() / 2 / self.memtables() as usize
+    }
+}
+
+/// A memory budget within its bounds.
+pub(crate) fn parse_memory_mib(text: &str) -> Result<usize, String> {
+    let bounds = MIN_MEMORY_MIB..=usize::MAX >> 20;
+    let refused = || format!("must be {MIN_MEMORY_MIB} or more MiB");
+    text.parse().ok().filter(|mib| bounds.contains(mib)).ok_or_else(refused)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +174,20 @@ mod tests {
     #[test]
     fn the_command_line_and_the_default_agree() {
         assert_eq!(Command::parse_from(["run"]).settings, Settings::default());
+    }
+
+    #[test]
+    fn the_default_budget_is_a_cache_of_256_mib_and_memtables_of_64_mib() {
+        let settings = Settings::default();
+        assert_eq!((settings.cache_bytes(), settings.memtable_bytes()), (256 << 20, 64 << 20));
+        assert!(Command::try_parse_from(["run", "--memory-mib", "7"]).is_err());
+        assert!(Command::try_parse_from(["run", "--memory-mib", "18446744073709551615"]).is_err());
+        assert_eq!(Command::parse_from(["run", "--memory-mib", "8"]).settings.memtable_bytes(), 1 << 20);
+    }
+
+    #[test]
+    fn settings_of_older_results_are_read_with_defaults() {
+        assert_eq!(serde_json::from_str::<Settings>("{\"keys\":7}").unwrap().keys, 7);
     }
 
     #[test]

@@ -51,8 +51,11 @@ fn append(log: &mut impl Write, key: &[u8], value: Option<&[u8]>) -> std::io::Re
     log.write_all(value.unwrap_or_default())
 }
 
+/// A key, and its value unless it was deleted.
+type LogRecord = (Vec<u8>, Option<Vec<u8>>);
+
 /// Reads one record; `None` at the end, and where a killed process left half of one.
-fn read_record(log: &mut impl Read) -> std::io::Result<Option<(Vec<u8>, Option<Vec<u8>>)>> {
+fn read_record(log: &mut impl Read) -> std::io::Result<Option<LogRecord>> {
     let Some(lengths) = read_exactly(log, 8)? else { return Ok(None) };
     let length_at = |at: usize| u32::from_le_bytes([lengths[at], lengths[at + 1], lengths[at + 2], lengths[at + 3]]);
     let Some(key) = read_exactly(log, length_at(0))? else { return Ok(None) };

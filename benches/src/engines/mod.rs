@@ -1,38 +1,21 @@
 //! The engines that are compared, behind one trait.
 
 mod floor;
+mod kind;
+#[cfg(feature = "peers")]
+mod peers;
 mod siltstone;
 
 use std::path::Path;
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::settings::Settings;
 
 pub use floor::Floor;
+pub use kind::{EngineKind, EngineTask};
 pub use siltstone::Siltstone;
-
-/// Which engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum EngineKind {
-    /// This repository's engine
-    Siltstone,
-    /// A map in memory with an appended log file: what an embedded engine's figures are held against
-    Floor,
-}
-
-impl EngineKind {
-    /// Its name on the command line and in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            EngineKind::Siltstone => Siltstone::NAME,
-            EngineKind::Floor => Floor::NAME,
-        }
-    }
-}
 
 /// Which way a scan goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,61 +154,4 @@ pub trait Engine: Sync + Sized {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    fn answers_like_a_map<E: Engine>() {
-        let dir = tempfile::tempdir().unwrap();
-        let engine = E::open(dir.path(), &Settings::default()).unwrap();
-        let mut model = BTreeMap::new();
-        for i in 0..1000u32 {
-            let key = (i * 7 % 501).to_be_bytes();
-            if i % 5 == 0 {
-                engine.delete(&key).unwrap();
-                model.remove(&key);
-            } else {
-                engine.put(&key, &i.to_le_bytes()).unwrap();
-                model.insert(key, i.to_le_bytes());
-            }
-        }
-        engine.settle().unwrap();
-        for i in 0..510u32 {
-            let key = i.to_be_bytes();
-            let value = engine.get(&key, <[u8]>::to_vec).unwrap();
-            assert_eq!(value.as_deref(), model.get(&key).map(|value| &value[..]), "{}: {i}", E::NAME);
-        }
-        let collect = |from: Option<&[u8]>, direction, limit| {
-            let mut entries = Vec::new();
-            let visit = |key: &[u8], value: &[u8]| {
-                entries.push((key.to_vec(), value.to_vec()));
-                Ok(())
-            };
-            assert_eq!(engine.scan(from, direction, limit, visit).unwrap(), entries.len() as u64);
-            entries
-        };
-        let owned = |(key, value): (&[u8; 4], &[u8; 4])| (key.to_vec(), value.to_vec());
-        let (low, middle) = (&[0, 0, 0, 0][..], 250u32.to_be_bytes());
-        assert_eq!(collect(None, Direction::Forward, usize::MAX), model.iter().map(owned).collect::<Vec<_>>());
-        assert_eq!(collect(Some(low), Direction::Forward, 5), model.iter().take(5).map(owned).collect::<Vec<_>>());
-        assert_eq!(collect(None, Direction::Reverse, 7), model.iter().rev().take(7).map(owned).collect::<Vec<_>>());
-        let expected: Vec<_> = model.range(..=middle).rev().take(9).map(owned).collect();
-        assert_eq!(collect(Some(&middle), Direction::Reverse, 9), expected);
-        let stopped = engine.scan(None, Direction::Forward, 9, |_, _| Err(crate::Error::WrongAnswer(String::new())));
-        assert!(stopped.is_err(), "the visitor's error ends the scan");
-        engine.close().unwrap();
-    }
-
-    #[test]
-    fn engines_answer_like_a_map() {
-        answers_like_a_map::<Siltstone>();
-        answers_like_a_map::<Floor>();
-    }
-
-    #[test]
-    fn names_on_the_command_line_are_names_in_reports() {
-        for kind in EngineKind::value_variants() {
-            assert_eq!(EngineKind::from_str(kind.name(), false).as_ref(), Ok(kind));
-        }
-    }
-}
+mod tests;

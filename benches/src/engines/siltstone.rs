@@ -3,14 +3,11 @@
 use std::ops::Bound;
 use std::path::Path;
 
-use siltstone::{Db, Iter, Keyspace, KeyspaceOptions, LevelSnapshot, Options, WriteBatch};
+use siltstone::{Db, Iter, Keyspace, KeyspaceOptions, LevelSnapshot, Options};
 
 use super::{Accounts, Direction, Engine, LevelShape};
 use crate::error::{Error, Result};
-use crate::settings::{Compression, Durability, Settings};
-
-/// Entries of a batch of a bulk load.
-const LOAD_BATCH: usize = 1000;
+use crate::settings::{BACKGROUND_THREADS, Compression, Durability, FILTER_BITS_PER_KEY, Settings};
 
 /// One keyspace of a siltstone database. Gets are plain [`Keyspace::get`], which answers a value that can be kept.
 #[derive(Debug)]
@@ -34,9 +31,17 @@ fn options(settings: &Settings) -> (Options, KeyspaceOptions) {
         Compression::Lz4Bottom => siltstone::Compression::Lz4Bottom,
         Compression::Lz4 => siltstone::Compression::Lz4,
     };
-    let memory_bytes = settings.memory_mib.saturating_mul(1 << 20);
-    let keyspace = KeyspaceOptions::new().block_bytes(settings.block_bytes).compression(compression);
-    (Options::new().memory_bytes(memory_bytes).durability(durability), keyspace)
+    let keyspace = KeyspaceOptions::new()
+        .block_bytes(settings.block_bytes)
+        .compression(compression)
+        .filter_bits_per_key(FILTER_BITS_PER_KEY);
+    let options = Options::new()
+        .memory_bytes(settings.memory_bytes())
+        .block_cache_bytes(settings.cache_bytes())
+        .memtable_bytes(settings.memtable_bytes())
+        .background_threads(BACKGROUND_THREADS as usize)
+        .durability(durability);
+    (options, keyspace)
 }
 
 /// Visits up to `limit` entries; how many there were.
@@ -91,20 +96,9 @@ impl Engine for Siltstone {
         self.keyspace.put_all(puts.iter().map(|(key, value)| (key, value))).map(drop).map_err(fault)
     }
 
-    fn bulk_load<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, mut entries: impl Iterator<Item = (K, V)>) -> Result<u64> {
+    fn bulk_load<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, entries: impl Iterator<Item = (K, V)>) -> Result<u64> {
         let mut count = 0;
-        let mut batch = WriteBatch::new();
-        loop {
-            for (key, value) in entries.by_ref().take(LOAD_BATCH) {
-                batch.put(&self.keyspace, key, value);
-            }
-            if batch.is_empty() {
-                break;
-            }
-            count += batch.len() as u64;
-            self.db.write(std::mem::take(&mut batch)).map_err(fault)?;
-        }
-        self.keyspace.flush().map_err(fault)?;
+        self.keyspace.ingest(entries.inspect(|_| count += 1)).map_err(fault)?;
         Ok(count)
     }
 

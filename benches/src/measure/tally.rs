@@ -22,11 +22,14 @@ pub enum Kind {
     Seeks,
     /// Entries of a scan over everything or of a bulk load.
     Entries,
+    /// Openings of a store.
+    Opens,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 6] = [Kind::Gets, Kind::Puts, Kind::Deletes, Kind::Updates, Kind::Seeks, Kind::Entries];
+    pub const ALL: [Kind; 7] =
+        [Kind::Gets, Kind::Puts, Kind::Deletes, Kind::Updates, Kind::Seeks, Kind::Entries, Kind::Opens];
 
     /// Whether an operation of it changes the store.
     pub fn writes(self) -> bool {
@@ -42,6 +45,7 @@ impl Kind {
             Kind::Updates => "updates",
             Kind::Seeks => "seeks",
             Kind::Entries => "entries",
+            Kind::Opens => "opens",
         }
     }
 }

@@ -96,6 +96,8 @@ fn yes() -> bool {
 pub enum Line {
     /// A workload ended.
     Measured(Box<Measurement>),
+    /// The store is filled, and the process waits to be killed; see [`crate::crash`].
+    Filled,
     /// What the engine says of itself after the last one.
     Details(String),
     /// Why the session ended before.

@@ -30,6 +30,11 @@ impl<E: Engine> Store<E> {
         Ok(Store { engine, settings, ledger: Ledger::new(data), dir })
     }
 
+    /// Takes what holds for the next workload, other than what the store was opened with.
+    pub(super) fn adopt(&mut self, settings: Settings) {
+        self.settings = Settings { durability: self.settings.durability, ..settings };
+    }
+
     pub(super) fn details(&self) -> String {
         self.engine.accounts().details
     }

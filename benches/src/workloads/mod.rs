@@ -18,7 +18,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::engines::{Direction, Engine};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::measure::{Kind, Timing};
 use crate::settings::{Durability, Settings};
 
@@ -82,6 +82,8 @@ pub enum Workload {
     YcsbF,
     /// The production model of Cao et al. (FAST '20): 83 % gets, 14 % puts, 3 % seeks over hot key ranges
     MixGraph,
+    /// Opens what a process left that was killed with 64 MiB in its log; a session of its own
+    OpenAfterKill,
 }
 
 impl Workload {
@@ -111,13 +113,14 @@ impl Workload {
             Workload::YcsbE => "ycsbe",
             Workload::YcsbF => "ycsbf",
             Workload::MixGraph => "mixgraph",
+            Workload::OpenAfterKill => "openafterkill",
         }
     }
 
     /// Whether it begins with an empty store.
     pub fn fills(self) -> bool {
         use Workload::*;
-        matches!(self, FillSeq | FillRandom | FillBatch | FillSync | BulkLoad)
+        matches!(self, FillSeq | FillRandom | FillBatch | FillSync | BulkLoad | OpenAfterKill)
     }
 
     /// The kinds of operations that it consists of, the one it is named after first.
@@ -138,6 +141,7 @@ impl Workload {
             Workload::YcsbE => &[Kind::Seeks, Kind::Puts],
             Workload::YcsbF => &[Kind::Gets, Kind::Updates],
             Workload::MixGraph => &[Kind::Gets, Kind::Puts, Kind::Seeks],
+            Workload::OpenAfterKill => &[Kind::Opens],
         }
     }
 
@@ -168,7 +172,7 @@ impl Workload {
     pub fn workers(self, settings: &Settings) -> u32 {
         match self {
             // Entries come in order, so there is no second place to put any.
-            Workload::BulkLoad => 1,
+            Workload::BulkLoad | Workload::OpenAfterKill => 1,
             Workload::ReadWhileWriting => settings.threads + 1,
             _ => settings.threads,
         }
@@ -201,6 +205,7 @@ impl Workload {
                 settings.operations.unwrap_or(settings.keys)
             }
             Workload::MixGraph => settings.operations.unwrap_or(settings.keys),
+            Workload::OpenAfterKill => 1,
         }
     }
 
@@ -264,6 +269,9 @@ impl Workload {
             Workload::YcsbE => ycsb::work(worker, ycsb::E),
             Workload::YcsbF => ycsb::work(worker, ycsb::F),
             Workload::MixGraph => mixgraph::work(worker),
+            Workload::OpenAfterKill => {
+                Err(Error::Settings("openafterkill takes two processes; see crate::crash".to_owned()))
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::Workload;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
+use crate::step::Step;
 
 /// What is known of a store before any workload has run, for checking their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,15 +65,19 @@ impl Workload {
     }
 }
 
-/// Checks that workloads can run in this order.
+/// Checks that steps can run in this order.
 ///
 /// # Errors
-/// [`Error::Settings`] as [`Workload::after`], and for an empty list.
-pub fn check_order(workloads: &[Workload], settings: &Settings) -> Result<()> {
-    if workloads.is_empty() {
+/// [`Error::Settings`] as [`Workload::after`], for an empty list, and for a crash among other steps.
+pub fn check_order(steps: &[Step], settings: &Settings) -> Result<()> {
+    if steps.is_empty() {
         return Err(Error::Settings("no workload is named".to_owned()));
     }
-    workloads.iter().try_fold(None, |before, workload| workload.after(before, settings).map(Some)).map(drop)
+    if steps.len() > 1 && steps.iter().any(|step| step.workload == Workload::OpenAfterKill) {
+        return Err(Error::Settings("openafterkill is a session of its own".to_owned()));
+    }
+    let after = |before, step: &Step| step.workload.after(before, &step.settings(settings)).map(Some);
+    steps.iter().try_fold(None, after).map(drop)
 }
 
 #[cfg(test)]
@@ -80,12 +85,18 @@ mod tests {
     use super::*;
     use Workload::*;
 
+    fn check_order(workloads: &[Workload], settings: &Settings) -> Result<()> {
+        let steps: Vec<_> = workloads.iter().copied().map(Step::from).collect();
+        super::check_order(&steps, settings)
+    }
+
     #[test]
     fn orders_that_cannot_run_are_refused() {
         let check = |workloads: &[Workload]| check_order(workloads, &Settings::default());
         assert!(check(&[FillRandom, Overwrite, DeleteRandom, Overwrite, DeleteRandom, Scan]).is_ok());
         assert!(check(&[BulkLoad, DeleteRandom, ReadRandom, YcsbA, DeleteRandom]).is_ok());
         assert!(check(&[FillSync, Scan, FillSeq, Overwrite, ReadUncompacted, ReadRandom]).is_ok());
+        assert!(check(&[OpenAfterKill]).is_ok() && check(&[OpenAfterKill, Scan]).is_err());
         assert!(check(&[]).is_err());
         assert!(check(&[ReadRandom]).is_err());
         assert!(check(&[YcsbC, FillSeq]).is_err());
