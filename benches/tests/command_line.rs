@@ -38,7 +38,7 @@ fn a_run_reports_and_leaves_a_line_for_each_step() {
     let output = run(&[&args[..], &[json.to_str().unwrap()]].concat(), dir.path());
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{err}");
-    assert!(out.lines().any(|line| line.starts_with("readrandom:threads=2")), "{out}");
+    assert!(out.lines().any(|line| line.starts_with("readrandom, 2 threads")), "{out}");
     assert!(err.contains("[1/4] siltstone, repetition 1 of 2") && err.contains(" left"), "{err}");
     let records = records(&json);
     let measured: Vec<_> = records
@@ -55,6 +55,29 @@ fn a_run_reports_and_leaves_a_line_for_each_step() {
     );
     assert_eq!(records.len(), measured.len() + 4, "and what the engines say of themselves");
     assert!(is_empty(dir.path()), "nothing is left behind");
+}
+
+#[test]
+fn runs_write_their_report_and_results_files_come_to_the_same() {
+    let (dir, results) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = |name: &str| results.path().join(name).to_str().unwrap().to_owned();
+    let (json, first, second) = (file("results.jsonl"), file("first.md"), file("second.md"));
+    let args = ["run", "fillrandom,scan", "--keys", "2000", "--json", &json, "--markdown", &first];
+    let output = run(&[&args[..], &["--html", &file("page.html")]].concat(), dir.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_siltstone-benches")).args(args).output().unwrap();
+    let output = report(&["report", &json, "--markdown", &second]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("ours / floor"));
+    // How long reading the clock takes differs.
+    let table = |path: &str| -> String {
+        let markdown = fs::read_to_string(path).unwrap();
+        markdown.lines().filter(|line| line.starts_with('|')).collect()
+    };
+    assert_eq!(table(&first), table(&second));
+    assert!(fs::read_to_string(file("page.html")).unwrap().contains("<svg "));
+    let refused = run(&[&args[..], &["--html", &file("no/such/page.html")]].concat(), dir.path());
+    assert!(!refused.status.success() && text(&refused.stdout).is_empty(), "before anything runs");
 }
 
 #[test]

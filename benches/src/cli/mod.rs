@@ -1,6 +1,7 @@
 //! The command line.
 
 mod peers;
+mod report;
 mod run;
 mod session;
 
@@ -31,6 +32,8 @@ enum Command {
     Compaction(compaction::command::MeasureArgs),
     /// Simulates the same with the engine's own picker, at sizes up to many terabytes
     Simulate(compaction::command::SimulateArgs),
+    /// Makes a report of results files, those of several runs together
+    Report(report::ReportArgs),
     /// One engine's part of a run; prints lines of JSON
     #[command(hide = true, name = SESSION)]
     Session(session::SessionArgs),
@@ -56,6 +59,7 @@ pub fn execute(cli: Cli) -> Result<()> {
         Command::Peers(args) => args.execute(),
         Command::Compaction(args) => compaction::run::compaction(&args),
         Command::Simulate(args) => compaction::run::simulation(&args),
+        Command::Report(args) => args.execute(),
         Command::Session(args) => args.run(),
         Command::FillLog(args) => args.fill_log(),
         Command::Reopen(args) => args.reopen(),
@@ -63,20 +67,18 @@ pub fn execute(cli: Cli) -> Result<()> {
     }
 }
 
-/// Prints what came of a run.
+/// Reports what came of a run.
 ///
 /// # Errors
 /// [`Error::Sessions`] and those that keep results from being complete.
-fn conclude(results: Results) -> Result<()> {
-    let reports = Report::of(&results.records);
-    for report in &reports {
-        println!("{report}");
-    }
+fn conclude(results: Results, out: &report::OutArgs) -> Result<()> {
+    let report = Report::new(&results.records);
+    out.give(&report)?;
     results.written?;
     if results.interrupted {
         return Err(Error::Interrupted);
     }
-    let failures: Vec<_> = reports.into_iter().flat_map(|report| report.failures).collect();
+    let failures = report.failures();
     if failures.is_empty() { Ok(()) } else { Err(Error::Sessions(failures)) }
 }
 
@@ -108,6 +110,15 @@ mod tests {
         assert!(Cli::try_parse_from(["x", "run"]).is_err());
         assert!(Cli::try_parse_from(["x", "run", "scan", "--threads", "0"]).is_err());
         assert!(Cli::try_parse_from(["x", "run", "scan", "--session-limit", "0"]).is_err());
+    }
+
+    #[test]
+    fn a_report_needs_results() {
+        assert!(Cli::try_parse_from(["x", "report"]).is_err());
+        let cli = Cli::try_parse_from(["x", "report", "a.jsonl", "b.jsonl", "--html", "c.html"]).unwrap();
+        assert!(matches!(cli.command, Command::Report(_)));
+        let Err(error) = execute(cli) else { panic!("there are no such files") };
+        assert!(error.to_string().contains("a.jsonl"), "{error}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::settings::Settings;
 use crate::step::Step;
 
 use super::conclude;
+use super::report::OutArgs;
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -43,11 +44,14 @@ pub(super) struct HowArgs {
     /// End a session that takes longer, in seconds
     #[arg(long, default_value_t = 7200, value_parser = clap::value_parser!(u64).range(1..))]
     session_limit: u64,
+    #[command(flatten)]
+    out: OutArgs,
 }
 
 impl HowArgs {
     /// Runs `sessions`, until they are done or the user wants to end, and prints how the engines compare.
     pub(super) fn execute(self, sessions: Vec<Session>) -> Result<()> {
+        self.out.check()?;
         let plan = Plan {
             sessions,
             repeat: self.repeat,
@@ -55,7 +59,7 @@ impl HowArgs {
             json: self.json,
             session_limit: Duration::from_secs(self.session_limit),
         };
-        conclude(run::run(&plan, &Interrupt::on_signals()?)?)
+        conclude(run::run(&plan, &Interrupt::on_signals()?)?, &self.out)
     }
 }
 
