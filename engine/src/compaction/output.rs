@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::compaction::cut::Cutter;
-use crate::compaction::plan::Plan;
+use crate::compaction::plan::{Grandparent, Plan};
 use crate::compaction::retention::{Retention, Verdict};
 use crate::compaction::score::LeveledOptions;
 use crate::cursor::Cursor;
@@ -96,8 +96,9 @@ impl<'s> Outputs<'s> {
         picker: &LeveledOptions,
         plan: &'s Plan,
     ) -> Self {
-        let outputs = Outputs::with(store, tree, flushed_seqno, plan.bottom, Cutter::of(plan, picker));
-        Outputs { limited: true, ..outputs }
+        let mut outputs = Outputs::with(store, tree, flushed_seqno, plan.bottom, Cutter::of(plan, picker));
+        outputs.limited = true;
+        outputs
     }
 
     /// For an ingest, whose entries come by [`add`](Outputs::add): cut as for a compaction. `below`: the tables that

@@ -128,7 +128,7 @@ impl VirtualTree {
     /// The delay that the engine would put on writers now, in nanoseconds a KiB.
     pub fn delay_ns_per_kib(&self) -> u64 {
         delay_ns_per_kib(&Debt {
-            level0_tables: self.shape.tables(0).len(),
+            level0_runs: self.shape.tables(0).len(),
             level0_trigger: self.options.level0_trigger,
             compaction_bytes: Scores::new(&self.shape, &self.options).debt_bytes,
             base_level_bytes: self.options.base_bytes,
