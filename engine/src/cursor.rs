@@ -37,6 +37,13 @@ pub(crate) trait Cursor {
     /// Moves to the last entry.
     fn seek_to_last(&mut self) -> Result<()>;
 
+    /// Says that [`seek`](Self::seek) of this key and number, or backward [`seek_before`](Self::seek_before) of this key,
+    /// follows: what that will look at is requested from memory, so that several cursors wait for theirs together. Where
+    /// the cursor stands is open until then.
+    fn aim(&mut self, _key: &[u8], _seqno: SeqNo, _backward: bool) -> Result<()> {
+        Ok(())
+    }
+
     /// Moves to the first entry at or after (`key`, `seqno`) in internal order: that is the newest entry of `key` with
     /// a sequence number of at most `seqno`, or else the first entry of a larger key.
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()>;
@@ -46,6 +53,20 @@ pub(crate) trait Cursor {
 
     /// Moves one entry forward.
     fn next(&mut self) -> Result<()>;
+
+    /// Moves one entry forward if a look at what lies beside the entry shows that the next one is of another key, and
+    /// that the prefix of that key is below `limit`, when there is one; answers whether it moved. Only while valid.
+    #[inline]
+    fn next_within(&mut self, _limit: Option<u64>) -> bool {
+        false
+    }
+
+    /// Whether a look at what lies beside the entry shows that no newer one of its key comes before it. Only while
+    /// valid.
+    #[inline]
+    fn is_newest(&self) -> bool {
+        false
+    }
 
     /// Moves one entry backward.
     fn prev(&mut self) -> Result<()>;

@@ -68,6 +68,54 @@ impl Iter {
         Iter(State::Running(Box::new(RangeIter::new(Opener { view, seqno, db }, bounds))))
     }
 
+    /// Hands the next key and its value to `with` where they lie, without a copy, and answers what that makes of them;
+    /// `None` at the end. It may be mixed with [`next`](Iterator::next), which copies or pins what it answers.
+    ///
+    /// # Errors
+    /// From the tables `Corruption` and `Io`; the iterator ends.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put_all([("a", "1"), ("b", "22")])?;
+    /// let (mut entries, mut value_bytes) = (ks.iter(), 0);
+    /// while let Some(read) = entries.next_with(|_key, value| value_bytes += value.len()) {
+    ///     read?;
+    /// }
+    /// assert_eq!(value_bytes, 3);
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
+    #[inline]
+    pub fn next_with<R>(&mut self, with: impl FnOnce(&[u8], &[u8]) -> R) -> Option<Result<R>> {
+        match &mut self.0 {
+            State::Running(range) => range.next_with(|entry| with(entry.key(), entry.value())),
+            State::Failed(error) => error.take().map(Err),
+        }
+    }
+
+    /// As [`next_with`](Self::next_with), from the back.
+    ///
+    /// # Errors
+    /// As [`next_with`](Self::next_with).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put_all([("a", "1"), ("b", "2")])?;
+    /// let is_b = ks.iter().next_back_with(|key, _value| key == b"b");
+    /// assert!(is_b.unwrap()?);
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
+    #[inline]
+    pub fn next_back_with<R>(&mut self, with: impl FnOnce(&[u8], &[u8]) -> R) -> Option<Result<R>> {
+        match &mut self.0 {
+            State::Running(range) => range.next_back_with(|entry| with(entry.key(), entry.value())),
+            State::Failed(error) => error.take().map(Err),
+        }
+    }
+
     /// An iterator that gives `error` and ends.
     pub(crate) fn failed(error: Error) -> Self {
         Iter(State::Failed(Some(error)))

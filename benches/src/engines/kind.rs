@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, Floor, Siltstone};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::machine;
 
 /// Which engine. All have a name, so that every build reads every result; those of others run only in a build with the
@@ -87,7 +87,7 @@ impl EngineKind {
     /// Does `task` with the engine of this name.
     ///
     /// # Errors
-    /// [`Error::Settings`] if this build does not have it.
+    /// [`Error::Settings`](crate::error::Error::Settings) if this build does not have it.
     pub fn run<T: EngineTask>(self, task: T) -> Result<T::Output> {
         match self {
             EngineKind::Siltstone => Ok(task.run::<Siltstone>()),
@@ -103,14 +103,17 @@ impl EngineKind {
             #[cfg(feature = "peers")]
             EngineKind::SurrealKv => Ok(task.run::<super::peers::SurrealKv>()),
             #[cfg(not(feature = "peers"))]
-            peer => Err(Error::Settings(format!("{} is not in this build: build with --features peers", peer.name()))),
+            peer => Err(crate::error::Error::Settings(format!(
+                "{} is not in this build: build with --features peers",
+                peer.name()
+            ))),
         }
     }
 
     /// Checks that this build has it.
     ///
     /// # Errors
-    /// [`Error::Settings`] if not.
+    /// [`Error::Settings`](crate::error::Error::Settings) if not.
     pub fn check(self) -> Result<()> {
         self.notes().map(drop)
     }
@@ -118,7 +121,7 @@ impl EngineKind {
     /// What is not like for like about it; see [`Engine::NOTES`].
     ///
     /// # Errors
-    /// [`Error::Settings`] if this build does not have it.
+    /// [`Error::Settings`](crate::error::Error::Settings) if this build does not have it.
     pub fn notes(self) -> Result<&'static str> {
         struct Notes;
         impl EngineTask for Notes {

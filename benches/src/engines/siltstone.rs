@@ -3,7 +3,7 @@
 use std::ops::Bound;
 use std::path::Path;
 
-use siltstone::{Db, Iter, Keyspace, KeyspaceOptions, LevelSnapshot, Options};
+use siltstone::{Db, Keyspace, KeyspaceOptions, LevelSnapshot, Options};
 
 use super::{Accounts, Direction, Engine, LevelShape};
 use crate::error::{Error, Result};
@@ -42,21 +42,6 @@ fn options(settings: &Settings) -> (Options, KeyspaceOptions) {
         .background_threads(BACKGROUND_THREADS as usize)
         .durability(durability);
     (options, keyspace)
-}
-
-/// Visits up to `limit` entries; how many there were.
-fn visit_all(
-    entries: impl Iterator<Item = <Iter as Iterator>::Item>,
-    limit: usize,
-    mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
-) -> Result<u64> {
-    let mut count = 0;
-    for entry in entries.take(limit) {
-        let (key, value) = entry.map_err(fault)?;
-        visit(&key, &value)?;
-        count += 1;
-    }
-    Ok(count)
 }
 
 fn level_shape(level: u32, from: &LevelSnapshot) -> LevelShape {
@@ -118,13 +103,24 @@ impl Engine for Siltstone {
         from: Option<&[u8]>,
         direction: Direction,
         limit: usize,
-        visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
     ) -> Result<u64> {
         let from = from.map_or(Bound::Unbounded, Bound::Included);
-        match direction {
-            Direction::Forward => visit_all(self.keyspace.range::<&[u8]>((from, Bound::Unbounded)), limit, visit),
-            Direction::Reverse => visit_all(self.keyspace.range::<&[u8]>((Bound::Unbounded, from)).rev(), limit, visit),
+        let mut entries = match direction {
+            Direction::Forward => self.keyspace.range::<&[u8]>((from, Bound::Unbounded)),
+            Direction::Reverse => self.keyspace.range::<&[u8]>((Bound::Unbounded, from)),
+        };
+        let mut count = 0;
+        while count < limit {
+            let visited = match direction {
+                Direction::Forward => entries.next_with(&mut visit),
+                Direction::Reverse => entries.next_back_with(&mut visit),
+            };
+            let Some(visited) = visited else { break };
+            visited.map_err(fault)??;
+            count += 1;
         }
+        Ok(count as u64)
     }
 
     fn settle(&self) -> Result<()> {

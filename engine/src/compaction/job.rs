@@ -20,7 +20,7 @@ use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::key::{MAX_SEQNO, SeqNo};
 use crate::read::merge::MergeCursor;
-use crate::read::view::{Source, by_key};
+use crate::read::view::Source;
 use crate::store::Store;
 use crate::sync::{Condvar, Mutex};
 use crate::table::TableMeta;
@@ -30,7 +30,7 @@ use crate::table::level_iterator::LevelCursor;
 use crate::tree::Tree;
 use crate::version::amplification::CompactionWork;
 use crate::version::edit::{Edit, KeyspaceEdit};
-use crate::version::version::Version;
+use crate::version::version::{Level, Version};
 
 /// How many keys of each input table are looked at to cut a job into ranges of about the same size.
 const SAMPLES_A_TABLE: usize = 16;
@@ -257,14 +257,16 @@ impl Job {
             for run in inputs.chunk_by(|a, b| a.meta.max_seqno == b.meta.max_seqno) {
                 sources.push(match run {
                     [handle] => Source::Table(TableCursor::for_compaction(handle.table_arc()?)),
-                    run => Source::Level(LevelCursor::for_compaction(by_key(run))),
+                    run => Source::Level(LevelCursor::for_compaction(Level::disjoint(run.to_vec()))),
                 });
             }
         } else {
-            sources.push(Source::Level(LevelCursor::for_compaction(self.inputs().cloned().collect())));
+            sources.push(Source::Level(LevelCursor::for_compaction(Level::disjoint(self.inputs().cloned().collect()))));
         }
         if !self.plan.output_inputs.is_empty() {
-            sources.push(Source::Level(LevelCursor::for_compaction(self.output_inputs().cloned().collect())));
+            sources.push(Source::Level(LevelCursor::for_compaction(Level::disjoint(
+                self.output_inputs().cloned().collect(),
+            ))));
         }
         Ok(sources)
     }

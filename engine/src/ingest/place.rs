@@ -85,7 +85,13 @@ mod tests {
     }
 
     fn running(output_level: usize, smallest: &'static str, largest: &'static str) -> Running {
-        Running { inputs: vec![], level: output_level, output_level, smallest: smallest.into(), largest: largest.into() }
+        Running {
+            inputs: vec![],
+            level: output_level,
+            output_level,
+            smallest: smallest.into(),
+            largest: largest.into(),
+        }
     }
 
     #[test]

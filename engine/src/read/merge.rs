@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::cursor::Cursor;
 use crate::error::Result;
-use crate::key::{SeqNo, Trailer, compare_keys};
+use crate::key::{MAX_SEQNO, SeqNo, Trailer, compare_keys};
 
 /// Merges cursors in internal order (key ascending, newest first). Entries that are equal in key and trailer come in
 /// the order of the children.
@@ -66,6 +66,13 @@ impl<C: Cursor> MergeCursor<C> {
     #[inline]
     fn waiting(&self, child: usize) -> Waiting {
         Waiting { prefix: self.children[child].key_prefix(), child }
+    }
+
+    fn aim_all(&mut self, key: &[u8], seqno: SeqNo, backward: bool) -> Result<()> {
+        self.winner = NONE;
+        // One alone waits for nobody else.
+        let several = if self.children.len() > 1 { &mut self.children[..] } else { &mut [] };
+        several.iter_mut().try_for_each(|child| child.aim(key, seqno, backward))
     }
 
     /// Positions every child by `seek`, then finds the winner of the direction.
@@ -217,16 +224,36 @@ impl<C: Cursor> Cursor for MergeCursor<C> {
     }
 
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
+        self.aim_all(key, seqno, false)?;
         self.seek_all(false, |child| child.seek(key, seqno))
     }
 
     fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        self.aim_all(key, MAX_SEQNO, true)?;
         self.seek_all(true, |child| child.seek_before(key))
     }
 
     #[inline]
     fn next(&mut self) -> Result<()> {
         self.step(false)
+    }
+
+    #[inline]
+    fn next_within(&mut self, limit: Option<u64>) -> bool {
+        if self.backward {
+            return false;
+        }
+        let others = self.heap.first().map(|top| top.prefix);
+        let limit = limit.zip(others).map(|(limit, others)| limit.min(others)).or(limit).or(others);
+        self.children[self.winner].next_within(limit)
+    }
+
+    #[inline]
+    fn is_newest(&self) -> bool {
+        // Forward, what comes before was passed, and is not at hand.
+        let winner = &self.children[self.winner];
+        let alone = || self.heap.first().is_none_or(|top| top.prefix != winner.key_prefix());
+        self.backward && winner.is_newest() && alone()
     }
 
     #[inline]

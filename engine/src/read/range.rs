@@ -90,12 +90,42 @@ impl<F: OpenCursor> RangeIter<F> {
         }
     }
 
+    /// Moves the front to its next entry, and answers what `with` makes of it there.
+    #[inline]
+    pub(crate) fn next_with<R>(&mut self, with: impl FnOnce(&VisibleCursor<F::Cursor>) -> R) -> Option<Result<R>> {
+        if self.finished {
+            return None;
+        }
+        match self.advance_front() {
+            Ok(true) => self.front.as_ref().map(|front| Ok(with(front))),
+            Ok(false) => self.finish(None),
+            Err(error) => self.finish(Some(Err(error))),
+        }
+    }
+
+    /// As [`next_with`](Self::next_with), from the back.
+    #[inline]
+    pub(crate) fn next_back_with<R>(&mut self, with: impl FnOnce(&VisibleCursor<F::Cursor>) -> R) -> Option<Result<R>> {
+        if self.finished {
+            return None;
+        }
+        match self.advance_back() {
+            Ok(true) => self.back.as_ref().map(|back| Ok(with(back))),
+            Ok(false) => self.finish(None),
+            Err(error) => self.finish(Some(Err(error))),
+        }
+    }
+
     /// Moves the front to its next entry; whether there is one.
     #[inline]
     fn advance_front(&mut self) -> Result<bool> {
+        let limit = match (&self.back, &self.bounds.1) {
+            (Some(back), _) => Some(back.key_prefix()),
+            (None, Bound::Unbounded) => None,
+            (None, _) => Some(self.upper_prefix),
+        };
         let Some(front) = &mut self.front else { return self.open_front() };
-        front.next()?;
-        Ok(self.front_is_inside())
+        Ok(front.next_below(limit)? || self.front_is_inside())
     }
 
     #[inline]
@@ -180,28 +210,14 @@ impl<F: OpenCursor> Iterator for RangeIter<F> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.finished {
-            return None;
-        }
-        match self.advance_front() {
-            Ok(true) => self.front.as_ref().map(|front| Ok(entry(front))),
-            Ok(false) => self.finish(None),
-            Err(error) => self.finish(Some(Err(error))),
-        }
+        self.next_with(entry)
     }
 }
 
 impl<F: OpenCursor> DoubleEndedIterator for RangeIter<F> {
     #[inline]
     fn next_back(&mut self) -> Option<Self::Item> {
-        if self.finished {
-            return None;
-        }
-        match self.advance_back() {
-            Ok(true) => self.back.as_ref().map(|back| Ok(entry(back))),
-            Ok(false) => self.finish(None),
-            Err(error) => self.finish(Some(Err(error))),
-        }
+        self.next_back_with(entry)
     }
 }
 

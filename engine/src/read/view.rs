@@ -15,7 +15,7 @@ use crate::table::iterator::TableCursor;
 use crate::table::level_iterator::LevelCursor;
 use crate::table::reader::TableHit;
 use crate::version::LEVELS;
-use crate::version::version::Version;
+use crate::version::version::{Level, Version};
 
 /// How many candidate tables a get looks at in one round: all filter lines of a round are requested from memory before
 /// the first is tested.
@@ -134,15 +134,11 @@ impl View {
         for run in self.version.level0_runs() {
             sources.push(match run {
                 [handle] => Source::Table(TableCursor::new(handle.table_arc()?)),
-                run => Source::Level(LevelCursor::new(by_key(run))),
+                run => Source::Level(LevelCursor::new(Level::disjoint(run.to_vec()))),
             });
         }
-        for level in &self.version.levels()[1..] {
-            let tables = level.tables();
-            if !tables.is_empty() {
-                sources.push(Source::Level(LevelCursor::new(tables.clone())));
-            }
-        }
+        let levels = self.version.levels()[1..].iter().filter(|level| !level.is_empty());
+        sources.extend(levels.map(|level| Source::Level(LevelCursor::new(level.clone()))));
         Ok(sources)
     }
 
@@ -150,13 +146,6 @@ impl View {
     pub(crate) fn cursor(&self) -> Result<MergeCursor<Source>> {
         Ok(MergeCursor::new(self.sources()?))
     }
-}
-
-/// The tables of a run of level 0, in the order of the deeper levels.
-pub(crate) fn by_key(run: &[Arc<TableHandle>]) -> Arc<[Arc<TableHandle>]> {
-    let mut run = run.to_vec();
-    run.sort_unstable_by(|a, b| a.meta.smallest.cmp(&b.meta.smallest));
-    run.into()
 }
 
 /// One sorted run. An enum and not a trait object, so that a step costs a branch and not a virtual call.
@@ -207,6 +196,9 @@ impl Cursor for Source {
     fn seek_to_last(&mut self) -> Result<()> {
         each!(self, cursor => cursor.seek_to_last())
     }
+    fn aim(&mut self, key: &[u8], seqno: SeqNo, backward: bool) -> Result<()> {
+        each!(self, cursor => cursor.aim(key, seqno, backward))
+    }
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
         each!(self, cursor => cursor.seek(key, seqno))
     }
@@ -216,6 +208,14 @@ impl Cursor for Source {
     #[inline]
     fn next(&mut self) -> Result<()> {
         each!(self, cursor => cursor.next())
+    }
+    #[inline]
+    fn next_within(&mut self, limit: Option<u64>) -> bool {
+        each!(self, cursor => cursor.next_within(limit))
+    }
+    #[inline]
+    fn is_newest(&self) -> bool {
+        each!(self, cursor => cursor.is_newest())
     }
     #[inline]
     fn prev(&mut self) -> Result<()> {

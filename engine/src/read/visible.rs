@@ -119,6 +119,16 @@ impl<C: Cursor> VisibleCursor<C> {
         if self.position == Position::Here { self.inner.key_prefix() } else { self.key_prefix }
     }
 
+    /// The entry's value. Only while valid.
+    #[inline]
+    pub(crate) fn value(&self) -> &[u8] {
+        match (self.position, &self.kept) {
+            (Position::Here, _) => self.inner.value(),
+            (_, Kept::Copied) => &self.value,
+            (_, Kept::Pinned(bytes)) => bytes,
+        }
+    }
+
     /// The entry's value, independent of the cursor: pinned where it lies if it is large and may be, copied otherwise.
     /// Only while valid.
     #[inline]
@@ -177,6 +187,28 @@ impl<C: Cursor> VisibleCursor<C> {
         }
         self.skip_last()?;
         self.find_forward()
+    }
+
+    /// Moves to the next entry, as [`next`](Self::next) does; answers whether its key's prefix is certain to be below
+    /// `limit`, which costs less than to compare. Only while valid.
+    #[inline]
+    pub(crate) fn next_below(&mut self, limit: Option<u64>) -> Result<bool> {
+        if self.position == Position::Here && self.inner.next_within(limit) {
+            if self.is_visible_put() {
+                return Ok(true);
+            }
+            self.position = Position::Invalid;
+            self.find_forward()?;
+        } else {
+            self.next()?;
+        }
+        Ok(false)
+    }
+
+    #[inline]
+    fn is_visible_put(&self) -> bool {
+        let trailer = self.inner.trailer();
+        trailer.seqno() <= self.snapshot && trailer.is_put()
     }
 
     /// Moves to the previous entry. Only while valid.
@@ -271,6 +303,11 @@ impl<C: Cursor> VisibleCursor<C> {
     #[inline]
     fn find_backward(&mut self) -> Result<()> {
         while self.inner.valid() {
+            // The oldest and the newest: there is no other to look at, and nothing to keep.
+            if self.inner.is_newest() && self.is_visible_put() {
+                self.position = Position::Here;
+                return Ok(());
+            }
             self.remember_key();
             if self.keep_newest()? {
                 self.position = Position::Kept;

@@ -131,6 +131,13 @@ impl Cursor for TableCursor {
         self.last_before(self.table.index().len())
     }
 
+    fn aim(&mut self, key: &[u8], seqno: SeqNo, _backward: bool) -> Result<()> {
+        self.valid = false;
+        let ordinal = self.table.index().lower_bound(key, prefix_u64(key), seqno);
+        self.table.prefetch_block(ordinal);
+        Ok(())
+    }
+
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
         self.valid = false;
         let prefix = prefix_u64(key);
@@ -163,6 +170,16 @@ impl Cursor for TableCursor {
         debug_assert!(self.valid);
         let i = self.entry.position() + 1;
         if i < self.entry.block().len() { self.stand(i) } else { self.first_of(self.ordinal.saturating_add(1)) }
+    }
+
+    #[inline]
+    fn next_within(&mut self, limit: Option<u64>) -> bool {
+        self.entry.next_within(limit)
+    }
+
+    #[inline]
+    fn is_newest(&self) -> bool {
+        self.entry.is_newest()
     }
 
     #[inline]

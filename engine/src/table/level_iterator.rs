@@ -10,11 +10,12 @@ use super::reader::Table;
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{SeqNo, Trailer};
+use crate::version::version::Level;
 
 /// A cursor over tables that are sorted and share no user key. Opens a table when it gets there.
 #[derive(Debug)]
 pub(crate) struct LevelCursor {
-    tables: Arc<[Arc<TableHandle>]>,
+    level: Level<TableHandle>,
     /// Which table `cursor` is in.
     at: usize,
     /// Always of the table `at`; `None` before the first seek.
@@ -23,20 +24,20 @@ pub(crate) struct LevelCursor {
 }
 
 impl LevelCursor {
-    /// A cursor that stands nowhere. `tables` are in key order and their user-key ranges disjoint.
-    pub(crate) fn new(tables: Arc<[Arc<TableHandle>]>) -> Self {
-        debug_assert!(tables.windows(2).all(|pair| pair[0].meta.largest < pair[1].meta.smallest));
-        LevelCursor { tables, at: 0, cursor: None, open: TableCursor::new }
+    /// A cursor over `level`, one other than 0, that stands nowhere.
+    pub(crate) fn new(level: Level<TableHandle>) -> Self {
+        debug_assert!(level.tables().windows(2).all(|pair| pair[0].meta.largest < pair[1].meta.smallest));
+        LevelCursor { level, at: 0, cursor: None, open: TableCursor::new }
     }
 
     /// As [`new`](LevelCursor::new), of cursors made [for compaction](TableCursor::for_compaction).
-    pub(crate) fn for_compaction(tables: Arc<[Arc<TableHandle>]>) -> Self {
-        LevelCursor { open: TableCursor::for_compaction, ..LevelCursor::new(tables) }
+    pub(crate) fn for_compaction(level: Level<TableHandle>) -> Self {
+        LevelCursor { open: TableCursor::for_compaction, ..LevelCursor::new(level) }
     }
 
     /// Goes to table `at` and lets `seek` place the cursor in it; `false` and nowhere if there is no such table.
     fn enter(&mut self, at: usize, seek: impl FnOnce(&mut TableCursor) -> Result<()>) -> Result<bool> {
-        let Some(handle) = self.tables.get(at) else {
+        let Some(handle) = self.level.tables().get(at) else {
             self.cursor = None;
             return Ok(false);
         };
@@ -116,18 +117,27 @@ impl Cursor for LevelCursor {
     }
 
     fn seek_to_last(&mut self) -> Result<()> {
-        let Some(last) = self.tables.len().checked_sub(1) else { return Ok(()) };
+        let Some(last) = self.level.tables().len().checked_sub(1) else { return Ok(()) };
         self.enter(last, |cursor| cursor.seek_to_last())?;
         self.skip_backward()
     }
 
+    fn aim(&mut self, key: &[u8], seqno: SeqNo, backward: bool) -> Result<()> {
+        let at = if backward {
+            self.level.count_beginning_before(key).saturating_sub(1)
+        } else {
+            self.level.count_ending_before(key)
+        };
+        self.enter(at, |cursor| cursor.aim(key, seqno, backward)).map(drop)
+    }
+
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
-        let at = self.tables.partition_point(|table| table.meta.largest < key);
+        let at = self.level.count_ending_before(key);
         if self.enter(at, |cursor| cursor.seek(key, seqno))? { self.skip_forward() } else { Ok(()) }
     }
 
     fn seek_before(&mut self, key: &[u8]) -> Result<()> {
-        let Some(at) = self.tables.partition_point(|table| table.meta.smallest < key).checked_sub(1) else {
+        let Some(at) = self.level.count_beginning_before(key).checked_sub(1) else {
             self.cursor = None;
             return Ok(());
         };
@@ -144,6 +154,16 @@ impl Cursor for LevelCursor {
             }
         }
         Ok(())
+    }
+
+    #[inline]
+    fn next_within(&mut self, limit: Option<u64>) -> bool {
+        self.cursor.as_mut().is_some_and(|cursor| cursor.next_within(limit))
+    }
+
+    #[inline]
+    fn is_newest(&self) -> bool {
+        self.cursor.as_ref().is_some_and(TableCursor::is_newest)
     }
 
     #[inline]

@@ -345,11 +345,16 @@ impl Table {
         let payload = (handle.offset as usize).checked_add(stored_bytes.saturating_sub(TRAILER_BYTES));
         let payload = payload.and_then(|end| map.get(handle.offset as usize..end));
         let payload = payload.ok_or_else(|| self.damaged(handle, "a data block beyond the end of the file"))?;
-        // They are needed one after the other, each telling where to look next: let them come together.
-        for line in 0..PREFETCH_LINES {
-            prefetch_at(payload, LINE_BYTES * line);
-        }
+        prefetch_lines(payload);
         Ok((handle, payload))
+    }
+
+    /// Starts loading what a search in data block `ordinal` looks at, if it is mapped.
+    #[inline]
+    pub(super) fn prefetch_block(&self, ordinal: usize) {
+        if let (Source::Map(map), Ok(handle)) = (&self.source, self.index.handle(ordinal)) {
+            prefetch_lines(usize::try_from(handle.offset).ok().and_then(|start| map.get(start..)).unwrap_or_default());
+        }
     }
 
     /// Checks mapped block `ordinal` and remembers that; `false` if it is compressed, and so to be read through the
@@ -373,6 +378,15 @@ impl Table {
     fn cached_block(&self, ordinal: usize) -> Result<Block<Bytes>> {
         let key = BlockKey { table: self.number, ordinal: ordinal as u32 };
         self.cache.get_or_load(key, || self.read_block(ordinal))
+    }
+}
+
+/// What a search in a block looks at is needed one after the other, each telling where to look next: lets it come
+/// together.
+#[inline]
+fn prefetch_lines(payload: &[u8]) {
+    for line in 0..PREFETCH_LINES {
+        prefetch_at(payload, LINE_BYTES * line);
     }
 }
 

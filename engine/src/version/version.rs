@@ -65,10 +65,15 @@ impl<T> Clone for Version<T> {
     }
 }
 
+impl<T: HasMeta> std::fmt::Debug for Level<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.tables.iter().map(|table| table.meta().number)).finish()
+    }
+}
+
 impl<T: HasMeta> std::fmt::Debug for Version<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let numbers = |level: &Level<T>| level.tables.iter().map(|table| table.meta().number).collect::<Vec<_>>();
-        f.debug_list().entries(self.levels.iter().map(numbers)).finish()
+        f.debug_list().entries(&self.levels).finish()
     }
 }
 
@@ -112,7 +117,12 @@ impl<T: HasMeta> Level<T> {
         }
     }
 
-    /// The tables: level 0 newest first, the others by key. Cheap to clone for a cursor.
+    /// A level other than 0 of `tables`, which share no user key.
+    pub(crate) fn disjoint(tables: Vec<Arc<T>>) -> Self {
+        Level::new(1, tables)
+    }
+
+    /// The tables: level 0 newest first, the others by key.
     #[inline]
     pub(crate) fn tables(&self) -> &Arc<[Arc<T>]> {
         &self.tables
@@ -178,6 +188,30 @@ impl<T: HasMeta> Level<T> {
         let len = self.tables.len();
         let tied = self.columns[from..len].partition_point(|&largest| largest == prefix);
         self.tables[from..from + tied].partition_point(|table| table.meta().largest < key)
+    }
+
+    /// How many tables end before `key`, in a level other than 0.
+    pub(crate) fn count_ending_before(&self, key: &[u8]) -> usize {
+        let largest = &self.columns[..self.tables.len()];
+        self.count_before(largest, key, |at| &self.tables[at].meta().largest)
+    }
+
+    /// How many tables begin before `key`, in a level other than 0.
+    pub(crate) fn count_beginning_before(&self, key: &[u8]) -> usize {
+        let smallest = &self.columns[self.tables.len()..];
+        self.count_before(smallest, key, |at| &self.tables[at].meta().smallest)
+    }
+
+    /// How many bounds are before `key`: `column` holds their prefixes, `bound` tells one of them.
+    fn count_before<'s>(&'s self, column: &[u64], key: &[u8], bound: impl Fn(usize) -> &'s Bytes) -> usize {
+        let Some(prefix) = self.prefix_in(key) else {
+            return if *key < *self.shared { 0 } else { column.len() };
+        };
+        let mut at = column.partition_point(|&other| other < prefix);
+        while column.get(at) == Some(&prefix) && *bound(at) < key {
+            at += 1;
+        }
+        at
     }
 
     fn check(&self, number: usize) -> Result<(), String> {

@@ -82,11 +82,42 @@ impl BlockCursor {
             self.key.extend_from_slice(&suffix[..block.short(i)]);
             self.key.extend_from_slice(rest);
         }
-        self.key_prefix = if shared < 8 { self.shared_prefix | prefix >> (8 * shared) } else { self.shared_prefix };
+        self.key_prefix = self.full_prefix(prefix);
         self.trailer = block.trailer(i);
         self.value = value;
         self.position = i;
         Ok(())
+    }
+
+    /// See [`Cursor::next_within`](crate::cursor::Cursor::next_within). Only while standing on an entry.
+    #[inline]
+    pub(crate) fn next_within(&mut self, limit: Option<u64>) -> bool {
+        let next = self.position + 1;
+        let Some(&[here, there]) = self.block.prefixes().get(self.position..).and_then(<[_]>::first_chunk) else {
+            return false;
+        };
+        let there = u64::from_le_bytes(there);
+        // Of equal prefixes the keys may be equal too.
+        there > u64::from_le_bytes(here)
+            && limit.is_none_or(|limit| self.full_prefix(there) < limit)
+            && self.move_to(next).is_ok()
+    }
+
+    /// See [`Cursor::is_newest`](crate::cursor::Cursor::is_newest). Only while standing on an entry.
+    #[inline]
+    pub(crate) fn is_newest(&self) -> bool {
+        let prefixes = self.block.prefixes();
+        let before = self.position.checked_sub(1).and_then(|before| prefixes.get(before..));
+        let Some(&[before, here]) = before.and_then(<[_]>::first_chunk) else { return false };
+        u64::from_le_bytes(before) < u64::from_le_bytes(here)
+    }
+
+    /// [`prefix_u64`] of the key whose suffix has `prefix`.
+    #[inline]
+    fn full_prefix(&self, prefix: u64) -> u64 {
+        let shared = u32::from(self.block.shared_bytes);
+        // Nothing of a suffix is left where the shared prefix takes all eight bytes.
+        self.shared_prefix | prefix.checked_shr(8 * shared).unwrap_or(0)
     }
 
     /// The entry's key.

@@ -3,8 +3,9 @@
 use std::cmp::Ordering;
 use std::ops::Deref;
 
-use super::{BUCKET_COLLISION, BUCKET_EMPTY, Block, bucket_of};
+use super::{BUCKET_COLLISION, BUCKET_EMPTY, Block, HEADER_BYTES, bucket_of};
 use crate::key::{Lookup, SeqNo, Trailer, prefix_u64};
+use crate::table::filter::{LINE_BYTES, prefetch_at};
 
 /// How many numbers of an ascending column are less than `target`. The loop's length depends on the column's length
 /// only and its one choice compiles to a conditional move, so nothing is mispredicted.
@@ -90,8 +91,19 @@ impl<B: Deref<Target = [u8]>> Block<B> {
             // Every entry before a sampled one that is less is less, and none from the next sampled one on.
             let end = SAMPLE_STEP * count_less(&sample.0, prefix);
             let start = end.saturating_sub(SAMPLE_STEP);
+            self.prefetch(start, end.min(column.len().saturating_sub(1)));
             start + count_less(column.get(start..end.min(column.len())).unwrap_or_default(), prefix)
         })
+    }
+
+    /// Starts loading the prefixes and the values of entries `first..=last`.
+    #[inline]
+    fn prefetch(&self, first: usize, last: usize) {
+        let prefixes = HEADER_BYTES + 8 * first..HEADER_BYTES + 8 * last;
+        let values = self.value_range(first).start..self.value_range(last).end;
+        for range in [prefixes, values] {
+            range.step_by(LINE_BYTES).for_each(|at| prefetch_at(&self.bytes, at));
+        }
     }
 
     /// Takes a sample of the prefix column.
