@@ -43,8 +43,8 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
     /// Opens an existing file for reading.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadableFile>>;
 
-    /// Creates a file of `len` zero bytes, or replaces an existing one, with its space reserved on storage (written
-    /// once, so that later writes through the mapping neither fail for lack of space nor allocate), mapped for writing.
+    /// Creates a file of `len` zero bytes, or replaces an existing one, with its space reserved on storage, so that
+    /// later writes through the mapping do not fail for lack of it; mapped for writing.
     fn create_mapped(&self, path: &Path, len: u64) -> io::Result<Box<dyn MappedFile>>;
 
     /// Renames a file within one directory, replacing the target if it exists. Open handles follow the file.

@@ -155,15 +155,15 @@ fn here(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
-/// Gives `file` a length of `len` bytes of written zeros. Reserving alone would leave unwritten extents, whose
-/// conversion makes later syncs commit metadata; writing alone would find out late that the disk is full.
+/// Gives `file` a length of `len` zero bytes whose space is its own.
 fn reserve(file: &File, len: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     if len > 0 {
         use rustix::{fs::FallocateFlags, io::Errno};
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
-            // Not every filesystem can; the zeros below reserve as well.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Ok(()) => return Ok(()),
+            // Not every filesystem can; written zeros reserve as well.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
             Err(error) => return Err(error.into()),
         }
     }

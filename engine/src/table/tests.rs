@@ -20,6 +20,7 @@ use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::fs::FileSystem;
 use crate::key::{Lookup, MAX_SEQNO, hash_key, prefix_u64};
+use crate::version::version::Level;
 
 const MODES: [ReadMode; 2] = [ReadMode::Map, ReadMode::Pread];
 
@@ -355,7 +356,7 @@ fn a_level_reads_as_one_table_also_when_few_tables_may_be_open() {
         let handles = level(&fs, &cache, 8, 60);
         assert_eq!(cache.open_tables(), 0, "nothing is opened before it is read");
         let entries = numbered(0..480);
-        let mut cursor = LevelCursor::new(Arc::clone(&handles));
+        let mut cursor = LevelCursor::new(Level::disjoint(handles.to_vec()));
         assert_eq!(scan(&mut cursor).unwrap(), entries);
         assert_eq!(scan_back(&mut cursor).unwrap(), entries);
         for i in (0..480).step_by(13) {
@@ -380,7 +381,7 @@ fn a_level_reads_as_one_table_also_when_few_tables_may_be_open() {
         drop(handles);
         assert_eq!((cache.open_tables(), cache.mapped_bytes(), cache.open_memory_bytes()), (0, 0, 0));
     }
-    let mut none = LevelCursor::new(Arc::new([]));
+    let mut none = LevelCursor::new(Level::disjoint(Vec::new()));
     assert_eq!(scan(&mut none).unwrap(), []);
     assert_eq!(scan_back(&mut none).unwrap(), []);
     check_seeks(&mut none, &[], b"a", 1);
@@ -391,10 +392,10 @@ fn a_pass_for_compaction_leaves_the_block_cache_alone() {
     let fs = MemFs::default();
     let (cache, _) = cache(&fs, 100, 0);
     let handles = level(&fs, &cache, 3, 60);
-    let mut pass = LevelCursor::for_compaction(Arc::clone(&handles));
+    let mut pass = LevelCursor::for_compaction(Level::disjoint(handles.to_vec()));
     assert_eq!(scan(&mut pass).unwrap(), numbered(0..180));
     assert_eq!(cache.block_cache().blocks(), 0);
-    assert_eq!(scan(&mut LevelCursor::new(handles)).unwrap(), numbered(0..180));
+    assert_eq!(scan(&mut LevelCursor::new(Level::disjoint(handles.to_vec()))).unwrap(), numbered(0..180));
     assert!(cache.block_cache().blocks() > 0);
 }
 
@@ -467,7 +468,7 @@ fn a_table_that_cannot_be_opened_is_an_error_each_time_and_works_once_it_can() {
     let path = table_path(&dir(), 1);
     let bytes = fs.bytes(&path);
     fs.remove_file(&path).unwrap();
-    let mut cursor = LevelCursor::new(Arc::clone(&handles));
+    let mut cursor = LevelCursor::new(Level::disjoint(handles.to_vec()));
     for _ in 0..2 {
         assert!(matches!(handles[0].table(), Err(Error::Io { .. })));
         assert!(cursor.seek_to_first().is_err());

@@ -66,6 +66,8 @@ pub(crate) struct Wal {
     /// The last number that an ingest took; 0 without any. Nothing of it is in the log.
     ingested_seqno: AtomicU64,
     needs_spare: AtomicBool,
+    /// How often a segment was synced.
+    syncs: AtomicU64,
     /// How many tails are waiting for `published_logged` to move.
     waiting_tails: AtomicU32,
     tail_lock: Mutex<()>,
@@ -181,6 +183,7 @@ pub(crate) fn open_after_replay(
         synced_seqno: AtomicU64::new(replayed.synced_seqno),
         ingested_seqno: AtomicU64::new(0),
         needs_spare: AtomicBool::new(false),
+        syncs: AtomicU64::new(0),
         waiting_tails: AtomicU32::new(0),
         tail_lock: Mutex::new(()),
         tail_wakeup: Condvar::new(),
@@ -255,6 +258,8 @@ impl Wal {
             let end = segment.end.load(Ordering::Acquire);
             if start < end {
                 segment.sync(self.fs.as_ref(), start, end).inspect_err(|error| sync.fail(error))?;
+                // Relaxed: a figure.
+                self.syncs.fetch_add(1, Ordering::Relaxed);
             }
             (sync.segment, sync.offset) = (segment.number, end);
         }

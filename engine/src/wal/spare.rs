@@ -1,5 +1,6 @@
 //! Files for the next segments: prepared ahead, recycled when free, so that rolling costs no more than a header.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +14,11 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How many released files are kept for reuse.
 const MAX_SPARES: usize = 2;
+
+/// A new file is written once before its use if the log was synced more often than once in this many bytes of it: space
+/// that is only reserved has to be marked as written by the first sync after it is used, which commits the filesystem's
+/// journal and so costs about as much as writing some hundred KiB. (Ext4 and XFS work so.)
+const WRITTEN_BYTES_A_SYNC: u64 = 256 << 10;
 
 /// The unit in which the system makes mapped memory writable, on the machines we know; a larger one only warms more at
 /// once.
@@ -28,13 +34,20 @@ pub(super) struct Spares {
     prepared: Option<Box<dyn MappedFile>>,
     /// Released files of full size, under their spare names.
     waiting: Vec<(PathBuf, Box<dyn MappedFile>)>,
+    /// How often the log was synced before the last preparation.
+    syncs_before: u64,
 }
 
 impl Spares {
     /// Those of a log whose first segment is `number`: none yet.
     pub(super) fn behind(number: u64) -> Self {
-        Spares { next_number: number + 1, prepared: None, waiting: Vec::new() }
+        Spares { next_number: number + 1, prepared: None, waiting: Vec::new(), syncs_before: 0 }
     }
+}
+
+/// Writes to each page of a file that holds nothing yet: a page fault less under the commit lock later.
+fn warm(file: &mut dyn MappedFile) -> io::Result<()> {
+    (0..file.len()).step_by(PAGE_BYTES as usize).try_for_each(|offset| file.write_at(offset, &[0]))
 }
 
 impl Wal {
@@ -64,13 +77,20 @@ impl Wal {
         }
         let number = spares.next_number;
         let file_bytes = self.next_file_bytes(self.segments.lock().grown_bytes);
-        let mut file = self.segment_file(&mut spares, number, file_bytes, true)?;
-        // A first write to each page now is a page fault less under the commit lock later. Nothing has been logged in
-        // this file yet.
-        let path = format::segment_path(&self.dir, number);
-        for offset in (0..file_bytes).step_by(PAGE_BYTES as usize) {
-            file.write_at(offset, &[0]).map_err(Error::io("prepare log segment", &path))?;
-        }
+        let (mut file, is_new) = self.segment_file(&mut spares, number, file_bytes)?;
+        // Relaxed: a figure.
+        let syncs = self.syncs.load(Ordering::Relaxed);
+        let syncs_since = syncs - std::mem::replace(&mut spares.syncs_before, syncs);
+        let mut prepare = || {
+            warm(&mut *file)?;
+            if is_new && file_bytes < syncs_since.saturating_mul(WRITTEN_BYTES_A_SYNC) {
+                file.syncer().sync(0..file_bytes)?;
+                // What was written back is write-protected again.
+                warm(&mut *file)?;
+            }
+            Ok(())
+        };
+        prepare().map_err(Error::io("prepare log segment", &format::segment_path(&self.dir, number)))?;
         spares.prepared = Some(file);
         Ok(())
     }
@@ -98,35 +118,25 @@ impl Wal {
             None => {}
         }
         let file_bytes = self.next_file_bytes(self.segments.lock().grown_bytes).max(least_bytes);
-        self.segment_file(&mut spares, number, file_bytes, false)
+        self.segment_file(&mut spares, number, file_bytes).map(|(file, _)| file)
     }
 
-    /// A file of at least `file_bytes` under the name of segment `number`, which is made durable. With `reserve`, its
-    /// zeros are durable too, so that no later sync has to write them.
-    fn segment_file(
-        &self,
-        spares: &mut Spares,
-        number: u64,
-        file_bytes: u64,
-        reserve: bool,
-    ) -> Result<Box<dyn MappedFile>> {
+    /// A file of `file_bytes` under the name of segment `number`, which is made durable, and whether it is a new one.
+    fn segment_file(&self, spares: &mut Spares, number: u64, file_bytes: u64) -> Result<(Box<dyn MappedFile>, bool)> {
         let path = format::segment_path(&self.dir, number);
-        let file = match spares.waiting.pop() {
+        let (file, is_new) = match spares.waiting.pop() {
             Some((spare, file)) if file.len() == file_bytes => {
                 self.fs.rename(&spare, &path).map_err(Error::io("recycle log segment", &spare))?;
-                file
+                (file, false)
             }
             other => {
                 spares.waiting.extend(other);
                 let file = self.fs.create_mapped(&path, file_bytes).map_err(Error::io("create log segment", &path))?;
-                if reserve {
-                    file.syncer().sync(0..file_bytes).map_err(Error::io("prepare log segment", &path))?;
-                }
-                file
+                (file, true)
             }
         };
         self.fs.sync_dir(&self.dir).map_err(Error::io("sync directory", &self.dir))?;
-        Ok(file)
+        Ok((file, is_new))
     }
 
     /// Puts the prepared file of segment `number` to the spares, or leaves it to be replaced.

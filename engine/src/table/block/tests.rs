@@ -24,6 +24,30 @@ fn parse(bytes: &[u8]) -> Result<Block<&[u8]>, Reason> {
     Ok(block)
 }
 
+/// What a cursor says after a look beside its entry is right, and it does say it where prefixes tell.
+fn check_looks(cursor: &mut BlockCursor, entries: &[Entry]) {
+    let prefix = |i: usize| prefix_u64(&entries[i].0);
+    for i in 0..entries.len() {
+        cursor.move_to(i).unwrap();
+        let first_of_key = i > 0 && entries[i - 1].0 != entries[i].0;
+        assert!(first_of_key || !cursor.is_newest());
+        assert!(cursor.is_newest() || i == 0 || prefix(i - 1) == prefix(i));
+        if i + 1 == entries.len() {
+            assert!(!cursor.next_within(None));
+            continue;
+        }
+        let there = prefix(i + 1);
+        for limit in [None, Some(there), there.checked_add(1)] {
+            cursor.move_to(i).unwrap();
+            let moved = cursor.next_within(limit);
+            assert_eq!(cursor.position(), i + usize::from(moved));
+            assert_eq!(cursor.key(), &entries[i + usize::from(moved)].0[..]);
+            assert!(!moved || (entries[i].0 != entries[i + 1].0 && limit.is_none_or(|limit| there < limit)));
+            assert!(moved || prefix(i) == there || limit == Some(there));
+        }
+    }
+}
+
 /// Compares a block with the entries it was built from, by every way to read it.
 fn check(entries: &[Entry], with_hashes: bool, probes: &[Vec<u8>]) {
     let bytes = build(entries, with_hashes);
@@ -44,6 +68,7 @@ fn check(entries: &[Entry], with_hashes: bool, probes: &[Vec<u8>]) {
         assert_eq!(cursor.key_prefix(), prefix_u64(&entry.0), "{:?}", entry.0);
     }
     assert!(cursor.move_to(entries.len()).is_err());
+    check_looks(&mut cursor, entries);
     for key in probes.iter().chain(entries.iter().map(|entry| &entry.0)) {
         let seqnos = entries.iter().filter(|entry| entry.0 == *key).flat_map(|entry| {
             let seqno = entry.1.seqno();

@@ -44,6 +44,32 @@ fn apply_moves_tables_and_shares_untouched_levels() {
 }
 
 #[test]
+fn bounds_before_a_key_are_counted_as_the_keys_compare() {
+    let levels: [&[(&[u8], &[u8])]; 4] = [
+        &[],
+        &[(b"b", b"d"), (b"f", b"f"), (b"f\0", b"x")],
+        &[
+            (b"long-common-1", b"long-common-1"),
+            (b"long-common-10", b"long-common-2"),
+            (b"long-common-3", b"long-common-3"),
+        ],
+        &[(b"12345678", b"12345678\0"), (b"123456789", b"12345678a"), (b"12345678b", b"2")],
+    ];
+    for bounds in levels {
+        let metas = (1..).zip(bounds).map(|(number, (smallest, largest))| table(number, smallest, largest, 1, 1));
+        let level = Level::disjoint(metas.map(Arc::new).collect());
+        let keys = levels.iter().copied().flatten().flat_map(|(smallest, largest)| [*smallest, *largest]);
+        for key in keys.chain([&b""[..], b"a", b"e", b"f\0\0", b"long", b"long-common-11", b"m", b"z"]) {
+            assert_eq!(
+                level.count_beginning_before(key),
+                bounds.iter().filter(|(smallest, _)| *smallest < key).count()
+            );
+            assert_eq!(level.count_ending_before(key), bounds.iter().filter(|(_, largest)| *largest < key).count());
+        }
+    }
+}
+
+#[test]
 fn a_key_is_found_in_the_only_table_that_can_hold_it() {
     let v = version(vec![
         (2, table(1, b"key", b"key", 1, 1)),
