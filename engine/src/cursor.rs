@@ -61,6 +61,14 @@ pub(crate) trait Cursor {
         false
     }
 
+    /// Moves one entry backward if a look at what lies beside the entry shows that the one before is the newest of
+    /// another key, and that the prefix of that key is above `limit`, when there is one; answers whether it moved. Only
+    /// while valid.
+    #[inline]
+    fn prev_within(&mut self, _limit: Option<u64>) -> bool {
+        false
+    }
+
     /// Whether a look at what lies beside the entry shows that no newer one of its key comes before it. Only while
     /// valid.
     #[inline]

@@ -244,8 +244,18 @@ impl<C: Cursor> Cursor for MergeCursor<C> {
             return false;
         }
         let others = self.heap.first().map(|top| top.prefix);
-        let limit = limit.zip(others).map(|(limit, others)| limit.min(others)).or(limit).or(others);
-        self.children[self.winner].next_within(limit)
+        let nearest = limit.into_iter().chain(others).min();
+        self.children[self.winner].next_within(nearest)
+    }
+
+    #[inline]
+    fn prev_within(&mut self, limit: Option<u64>) -> bool {
+        if !self.backward {
+            return false;
+        }
+        let others = self.heap.first().map(|top| top.prefix);
+        let nearest = limit.into_iter().chain(others).max();
+        self.children[self.winner].prev_within(nearest)
     }
 
     #[inline]

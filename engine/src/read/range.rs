@@ -130,9 +130,13 @@ impl<F: OpenCursor> RangeIter<F> {
 
     #[inline]
     fn advance_back(&mut self) -> Result<bool> {
+        let limit = match (&self.front, &self.bounds.0) {
+            (Some(front), _) => Some(front.key_prefix()),
+            (None, Bound::Unbounded) => None,
+            (None, _) => Some(self.lower_prefix),
+        };
         let Some(back) = &mut self.back else { return self.open_back() };
-        back.prev()?;
-        Ok(self.back_is_inside())
+        Ok(back.prev_above(limit)? || self.back_is_inside())
     }
 
     fn open_front(&mut self) -> Result<bool> {

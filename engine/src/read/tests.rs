@@ -105,6 +105,19 @@ impl Cursor for RunCursor {
             moved
         }
     }
+    fn prev_within(&mut self, limit: Option<u64>) -> bool {
+        let (here, Some(before)) = (self.at, self.at.expect("valid").checked_sub(1)) else { return false };
+        let (there, is_less) = (prefix_u64(&self.entries[before].0), self.is_newest());
+        if !is_less || limit.is_some_and(|limit| there <= limit) || self.stand(Some(before)).is_err() {
+            self.at = here;
+            return false;
+        }
+        if !self.is_newest() {
+            self.at = here;
+            return false;
+        }
+        true
+    }
     fn is_newest(&self) -> bool {
         let before = self.at.expect("valid").checked_sub(1);
         self.looks && before.is_some_and(|before| prefix_u64(&self.entries[before].0) < self.key_prefix())
@@ -135,8 +148,10 @@ fn runs_of(writes: &[Write], runs: usize) -> Vec<RunCursor> {
         let value = if *put { Bytes::from(vec![seqno as u8; *len]) } else { Bytes::new() };
         entries[run % runs].push((key.clone(), Reverse(Trailer::new(seqno, kind)), value));
     }
-    let run =
-        |(i, entries)| RunCursor { looks: i % 3 > 0 || writes.len() % 2 == 0, ..RunCursor::new(entries, i % 2 == 0) };
+    let run = |(i, entries)| RunCursor {
+        looks: i % 3 > 0 || writes.len().is_multiple_of(2),
+        ..RunCursor::new(entries, i % 2 == 0)
+    };
     entries.into_iter().enumerate().map(run).collect()
 }
 

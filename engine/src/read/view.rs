@@ -214,6 +214,10 @@ impl Cursor for Source {
         each!(self, cursor => cursor.next_within(limit))
     }
     #[inline]
+    fn prev_within(&mut self, limit: Option<u64>) -> bool {
+        each!(self, cursor => cursor.prev_within(limit))
+    }
+    #[inline]
     fn is_newest(&self) -> bool {
         each!(self, cursor => cursor.is_newest())
     }

@@ -205,6 +205,22 @@ impl<C: Cursor> VisibleCursor<C> {
         Ok(false)
     }
 
+    /// Moves to the previous entry, as [`prev`](Self::prev) does; answers whether its key's prefix is certain to be above
+    /// `limit`, which costs less than to compare. Only while valid.
+    #[inline]
+    pub(crate) fn prev_above(&mut self, limit: Option<u64>) -> Result<bool> {
+        if self.position == Position::Here && self.inner.prev_within(limit) {
+            if self.is_visible_put() {
+                return Ok(true);
+            }
+            self.position = Position::Invalid;
+            self.find_backward()?;
+        } else {
+            self.prev()?;
+        }
+        Ok(false)
+    }
+
     #[inline]
     fn is_visible_put(&self) -> bool {
         let trailer = self.inner.trailer();

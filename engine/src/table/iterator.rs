@@ -178,6 +178,11 @@ impl Cursor for TableCursor {
     }
 
     #[inline]
+    fn prev_within(&mut self, limit: Option<u64>) -> bool {
+        self.entry.prev_within(limit)
+    }
+
+    #[inline]
     fn is_newest(&self) -> bool {
         self.entry.is_newest()
     }

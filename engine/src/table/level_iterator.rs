@@ -162,6 +162,11 @@ impl Cursor for LevelCursor {
     }
 
     #[inline]
+    fn prev_within(&mut self, limit: Option<u64>) -> bool {
+        self.cursor.as_mut().is_some_and(|cursor| cursor.prev_within(limit))
+    }
+
+    #[inline]
     fn is_newest(&self) -> bool {
         self.cursor.as_ref().is_some_and(TableCursor::is_newest)
     }

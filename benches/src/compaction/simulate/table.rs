@@ -158,7 +158,7 @@ mod tests {
         let encoding = Encoding { costs: &costs, bottom: false };
         let mut rng = StdRng::seed_from_u64(1);
         let whole = Table::new(run.clone(), &population(), encoding, &mut rng).unwrap();
-        (1..5).for_each(|number| tree.flush(VirtualTable { number, ..whole.meta }));
+        (1..5).for_each(|number| tree.flush(VirtualTable { number, max_seqno: number, ..whole.meta }));
         let job = tree.start_next().unwrap();
         cut(run, &population(), encoding, tree.cutter(&job))
     }

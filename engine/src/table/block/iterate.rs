@@ -103,6 +103,18 @@ impl BlockCursor {
             && self.move_to(next).is_ok()
     }
 
+    /// See [`Cursor::prev_within`](crate::cursor::Cursor::prev_within). Only while standing on an entry.
+    #[inline]
+    pub(crate) fn prev_within(&mut self, limit: Option<u64>) -> bool {
+        let three = self.position.checked_sub(2).and_then(|from| self.block.prefixes().get(from..));
+        let Some(&three) = three.and_then(<[_]>::first_chunk) else { return false };
+        let [newer, there, here] = three.map(u64::from_le_bytes);
+        newer < there
+            && there < here
+            && limit.is_none_or(|limit| self.full_prefix(there) > limit)
+            && self.move_to(self.position - 1).is_ok()
+    }
+
     /// See [`Cursor::is_newest`](crate::cursor::Cursor::is_newest). Only while standing on an entry.
     #[inline]
     pub(crate) fn is_newest(&self) -> bool {
