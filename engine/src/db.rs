@@ -239,7 +239,7 @@ impl Db {
         self.0.flush_trees(&self.0.store.live_trees())
     }
 
-    /// Waits until no flush or compaction is running or due.
+    /// Waits until no flush or compaction is running or due. Files that nothing needs any longer are removed by then.
     ///
     /// # Errors
     /// `ReadOnly` with the reason if the background failed; `Closed`.

@@ -34,8 +34,9 @@ impl Maintenance {
             || help(store)
             || prepare_log(store)
             || self.shorten_log()
-            || self.compact_next()?
-            || purge(store))
+            // Before compactions, which would pile up more.
+            || purge(store)
+            || self.compact_next()?)
     }
 
     /// When the log is over its limit, flushes the memtable that pins its oldest segment: a keyspace that is rarely
@@ -143,23 +144,23 @@ fn flush_first(store: &Store) -> Result<()> {
 
 /// Removes files that nothing refers to any more; whether there were any.
 pub(crate) fn purge(store: &Store) -> bool {
-    let paths = store.purger.take();
-    for path in &paths {
+    store.purger.purge(|path| {
         if let Err(error) = store.options.file_system.remove_file(path) {
             // An orphan; the next open tries again.
             tracing::warn!(%error, path = %path.display(), "removing a table");
         }
-    }
-    !paths.is_empty()
+    })
 }
 
-/// Waits until nothing is due or running.
+/// Waits until nothing is due or running, and what is obsolete is removed.
 pub(crate) fn wait_until_idle(store: &Store) -> Result<()> {
     store.health.check_write()?;
     for tree in store.live_trees() {
         store.compaction_wanted(&tree);
     }
-    store.wait_until(|| store.flushes.is_idle() && store.compactions.is_idle())
+    store.wait_until(|| store.flushes.is_idle() && store.compactions.is_idle())?;
+    purge(store);
+    Ok(())
 }
 
 /// Merges all tables of `tree` down to the bottom level, on the calling thread.

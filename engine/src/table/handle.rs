@@ -36,11 +36,22 @@ impl HasMeta for TableHandle {
 #[derive(Debug, Default)]
 pub(crate) struct Purger {
     queue: Mutex<Vec<PathBuf>>,
+    /// Held while files are deleted.
+    purging: Mutex<()>,
 }
 
 impl Purger {
     fn push(&self, path: PathBuf) {
         self.queue.lock().push(path);
+    }
+
+    /// Deletes all files that wait by `remove`; whether there were any. What others are about to delete is gone too when
+    /// this returns.
+    pub(crate) fn purge(&self, remove: impl FnMut(&PathBuf)) -> bool {
+        let _one_at_a_time = self.purging.lock();
+        let paths = self.take();
+        paths.iter().for_each(remove);
+        !paths.is_empty()
     }
 
     /// Takes all files that wait; the caller deletes them.
