@@ -84,7 +84,7 @@ impl Scale {
     }
 
     /// # Errors
-    /// [`Error::Settings`] for a size that no run can have.
+    /// [`Error::Settings`](crate::error::Error::Settings) for a size that no run can have.
     pub fn check(&self) -> Result<()> {
         Dataset::new(self.keys, self.key_bytes, self.value_bytes, self.seed).map(drop)
     }
