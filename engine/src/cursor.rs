@@ -5,6 +5,13 @@ use bytes::Bytes;
 use crate::error::Result;
 use crate::key::{SeqNo, Trailer};
 
+/// What [`Cursor::aim`] requests from memory: the second is found by the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aim {
+    Index,
+    Block,
+}
+
 /// A position in a sorted run of internal entries: a memtable, a block, a table, a level or a merge of those.
 ///
 /// A new cursor is not positioned. `next` and `prev` may only be called while [`valid`](Cursor::valid); moving past
@@ -38,9 +45,10 @@ pub(crate) trait Cursor {
     fn seek_to_last(&mut self) -> Result<()>;
 
     /// Says that [`seek`](Self::seek) of this key and number, or backward [`seek_before`](Self::seek_before) of this key,
-    /// follows: what that will look at is requested from memory, so that several cursors wait for theirs together. Where
+    /// follows: what that will look at is requested from memory, step by step, so that several cursors wait for theirs
+    /// together. Where
     /// the cursor stands is open until then.
-    fn aim(&mut self, _key: &[u8], _seqno: SeqNo, _backward: bool) -> Result<()> {
+    fn aim(&mut self, _at: Aim, _key: &[u8], _seqno: SeqNo, _backward: bool) -> Result<()> {
         Ok(())
     }
 

@@ -156,23 +156,31 @@ impl Dataset {
     /// Writes key `id` into `out`.
     #[inline]
     pub fn key(&self, id: u64, out: &mut Vec<u8>) {
-        let stratum = self.stratum_of(id);
-        let random = mix(stratum ^ self.seed);
-        let random = if id < self.keys { random } else { mix(random) >> 1 | (!random >> 63) << 63 };
-        self.place(stratum, random, 1, out);
+        self.write_key(self.stratum_of(id), self.random_of(id), 1, out);
     }
 
     /// Writes a key that is never written and lies in stratum `stratum`, of `[0, keys)`, into `out`.
     #[inline]
     pub fn missing_key(&self, stratum: u64, out: &mut Vec<u8>) {
-        self.place(stratum, mix(stratum ^ !self.seed), 0, out);
+        self.write_key(stratum, mix(stratum ^ !self.seed), 0, out);
+    }
+
+    /// What key `id`'s bytes follow from, beside its stratum.
+    #[inline]
+    fn random_of(&self, id: u64) -> u64 {
+        let random = mix(self.stratum_of(id) ^ self.seed);
+        if id < self.keys { random } else { mix(random) >> 1 | (!random >> 63) << 63 }
     }
 
     #[inline]
-    fn place(&self, stratum: u64, random: u64, present: u8, out: &mut Vec<u8>) {
+    fn prefix(&self, stratum: u64, random: u64) -> u64 {
+        stratum.wrapping_mul(self.stratum).wrapping_add(scale(random, self.stratum))
+    }
+
+    #[inline]
+    fn write_key(&self, stratum: u64, random: u64, present: u8, out: &mut Vec<u8>) {
         out.clear();
-        let prefix = stratum.wrapping_mul(self.stratum).wrapping_add(scale(random, self.stratum));
-        out.extend_from_slice(&prefix.to_be_bytes());
+        out.extend_from_slice(&self.prefix(stratum, random).to_be_bytes());
         let mut word = random;
         while out.len() < self.key_bytes {
             word = word.wrapping_mul(GOLDEN);
@@ -215,17 +223,43 @@ impl Dataset {
         if self.is_version(id, version, value) { Ok(()) } else { Err(self.wrong_value(id, version, value)) }
     }
 
-    /// Checks that `key` is key `id`, in every byte; `scratch` is overwritten.
+    /// Checks that `key` is key `id`, in every byte.
     ///
     /// # Errors
     /// [`Error::WrongAnswer`].
     #[inline]
-    pub fn check_key(&self, id: u64, key: &[u8], scratch: &mut Vec<u8>) -> Result<()> {
-        self.key(id, scratch);
-        if key == scratch.as_slice() {
-            return Ok(());
+    pub fn check_key(&self, id: u64, key: &[u8]) -> Result<()> {
+        if self.is_key(id, key) { Ok(()) } else { Err(self.wrong_key(id, key)) }
+    }
+
+    /// Word by word: to write the key out and compare would cost several times as much, and is part of each figure.
+    #[inline]
+    fn is_key(&self, id: u64, key: &[u8]) -> bool {
+        let mut random = self.random_of(id);
+        let mut expected = self.prefix(self.stratum_of(id), random);
+        let mut difference = u64::from(key.len() != self.key_bytes || key.last().is_none_or(|last| last & 1 == 0));
+        let (words, rest) = key.as_chunks::<8>();
+        let mut left = key.len();
+        for word in words {
+            left -= 8;
+            // The key's last bit was looked at.
+            let compared = if left == 0 { !1 } else { !0 };
+            difference |= (u64::from_be_bytes(*word) ^ expected) & compared;
+            random = random.wrapping_mul(GOLDEN);
+            expected = random;
         }
-        Err(Error::WrongAnswer(format!("key {id} is expected, {scratch:02x?}, and {key:02x?} came")))
+        for (at, (byte, expected)) in rest.iter().zip(expected.to_be_bytes()).enumerate() {
+            let compared = if at + 1 == rest.len() { !1 } else { !0 };
+            difference |= u64::from((byte ^ expected) & compared);
+        }
+        difference == 0
+    }
+
+    #[cold]
+    fn wrong_key(&self, id: u64, key: &[u8]) -> Error {
+        let mut expected = Vec::new();
+        self.key(id, &mut expected);
+        Error::WrongAnswer(format!("key {id} is expected, {expected:02x?}, and {key:02x?} came"))
     }
 
     /// Whether every byte of `value` is that of version `version` of the value of key `id`.
@@ -297,8 +331,15 @@ mod tests {
                 assert!(last < key, "{place} of {keys}");
                 assert_eq!((key.len(), missing.len()), (key_bytes, key_bytes));
                 assert_eq!((key[key_bytes - 1] & 1, missing[key_bytes - 1] & 1), (1, 0));
-                assert!(data.check_key(id, &key, &mut missing).is_ok());
-                assert!(data.check_key(id ^ 1, &key, &mut missing).is_err());
+                assert!(data.check_key(id, &key).is_ok());
+                assert!(data.check_key(id ^ 1, &key).is_err());
+                assert!(data.check_key(id, &missing).is_err());
+                assert!(data.check_key(id, &key[1..]).is_err());
+                for at in 0..key.len() {
+                    key[at] ^= 1 << (place % 8);
+                    assert!(data.check_key(id, &key).is_err(), "{place} of {keys}, byte {at} of {key_bytes}");
+                    key[at] ^= 1 << (place % 8);
+                }
                 std::mem::swap(&mut last, &mut key);
             }
         }

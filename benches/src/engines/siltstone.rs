@@ -9,7 +9,7 @@ use super::{Accounts, Direction, Engine, LevelShape};
 use crate::error::{Error, Result};
 use crate::settings::{BACKGROUND_THREADS, Compression, Durability, FILTER_BITS_PER_KEY, Settings};
 
-/// One keyspace of a siltstone database. Gets are plain [`Keyspace::get`], which answers a value that can be kept.
+/// One keyspace of a siltstone database.
 #[derive(Debug)]
 pub struct Siltstone {
     db: Db,
@@ -57,7 +57,7 @@ fn level_shape(level: u32, from: &LevelSnapshot) -> LevelShape {
 impl Engine for Siltstone {
     const NAME: &'static str = "siltstone";
 
-    const NOTES: &'static str = "Gets answer values that can be kept (small ones are copied). `buffered` is a log in \
+    const NOTES: &'static str = "Gets and scans show values where they lie (`get_with`, `next_with`). `buffered` is a log in \
         mapped memory: a killed process loses nothing. Uncompressed tables are read in place from the system's page \
         cache, the block cache holds decoded blocks only.";
 
@@ -94,8 +94,7 @@ impl Engine for Siltstone {
 
     #[inline]
     fn get<R>(&self, key: &[u8], visit: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        let value = self.keyspace.get(key).map_err(fault)?;
-        Ok(value.map(|value| visit(&value)))
+        self.keyspace.get_with(key, visit).map_err(fault)
     }
 
     fn scan(

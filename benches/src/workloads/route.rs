@@ -83,12 +83,12 @@ impl<'a> Route<'a> {
 
     /// Checks that the entry met is the next one.
     #[inline]
-    pub(super) fn check(&mut self, key: &[u8], value: &[u8], window: &[Known], scratch: &mut Vec<u8>) -> Result<()> {
+    pub(super) fn check(&mut self, key: &[u8], value: &[u8], window: &[Known]) -> Result<()> {
         while let Some((id, before, now)) = self.advance(window) {
             if !before.may_be_met(now) {
                 continue;
             }
-            match self.ledger.data().check_key(id, key, scratch) {
+            match self.ledger.data().check_key(id, key) {
                 Ok(()) => {
                     self.met += 1;
                     return self.ledger.check(id, before, value).map_err(in_scan);
@@ -161,7 +161,7 @@ mod tests {
         for &id in ids {
             ledger.data().key(id, &mut key);
             ledger.data().value(id, version, &mut value);
-            route.check(&key, &value, window, &mut Vec::new())?;
+            route.check(&key, &value, window)?;
         }
         route.check_end(ids.len() as u64, LIMIT, window)
     }

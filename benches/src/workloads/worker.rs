@@ -170,8 +170,8 @@ impl<'a, E: Engine> Worker<'a, E> {
         if self.phase.is_concurrent() {
             route.look_ahead(limit, &mut self.window);
         }
-        let (window, scratch) = (&self.window[..], &mut self.value);
-        let visit = |key: &[u8], value: &[u8]| route.check(key, value, window, scratch);
+        let window = &self.window[..];
+        let visit = |key: &[u8], value: &[u8]| route.check(key, value, window);
         let scan = || self.engine.scan(Some(&self.key), direction, limit, visit);
         let count = self.tallies[Kind::Seeks as usize].recorder.time(scan)?;
         route.check_end(count, limit, window)?;
@@ -186,10 +186,10 @@ impl<'a, E: Engine> Worker<'a, E> {
         const LOOK_EVERY: u64 = 1024;
         let mut route = Route::of_all(self.ledger, direction);
         let tally = &mut self.tallies[Kind::Entries as usize];
-        let (claims, counters, scratch) = (&self.phase.claims, self.counters, &mut self.key);
+        let (claims, counters) = (&self.phase.claims, self.counters);
         let visit = |key: &[u8], value: &[u8]| {
             tally.recorder.step();
-            route.check(key, value, &[], scratch)?;
+            route.check(key, value, &[])?;
             tally.ops += 1;
             counters.set(Kind::Entries, tally.ops);
             if tally.ops.is_multiple_of(LOOK_EVERY) && claims.is_over() { Err(Error::Ended) } else { Ok(()) }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
-use crate::cursor::Cursor;
+use crate::cursor::{Aim, Cursor};
 use crate::error::Result;
 use crate::key::{MAX_SEQNO, SeqNo, Trailer, compare_keys};
 
@@ -72,7 +72,10 @@ impl<C: Cursor> MergeCursor<C> {
         self.winner = NONE;
         // One alone waits for nobody else.
         let several = if self.children.len() > 1 { &mut self.children[..] } else { &mut [] };
-        several.iter_mut().try_for_each(|child| child.aim(key, seqno, backward))
+        for at in [Aim::Index, Aim::Block] {
+            several.iter_mut().try_for_each(|child| child.aim(at, key, seqno, backward))?;
+        }
+        Ok(())
     }
 
     /// Positions every child by `seek`, then finds the winner of the direction.

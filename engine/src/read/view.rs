@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::cursor::Cursor;
-use crate::error::Result;
+use crate::cursor::{Aim, Cursor};
+use crate::error::{Error, Result};
 use crate::key::{Lookup, SeqNo, Trailer};
 use crate::memtable::{Memtable, MemtableCursor};
 use crate::read::merge::MergeCursor;
 use crate::slice::Slice;
-use crate::table::handle::TableHandle;
+use crate::table::handle::{TableGuard, TableHandle};
 use crate::table::iterator::TableCursor;
 use crate::table::level_iterator::LevelCursor;
 use crate::table::reader::TableHit;
@@ -63,6 +63,63 @@ pub(crate) struct Touched {
     pub(crate) blocks: u32,
 }
 
+/// Tables that a get looks at together, newest first: what it needs of all is requested from memory before it waits for
+/// that of one.
+struct Round {
+    tables: [Option<TableGuard>; ROUND_TABLES],
+    /// Why the table after these could not be opened.
+    failed: Option<Error>,
+}
+
+impl Round {
+    /// Takes the next candidates.
+    #[inline]
+    fn request<'v>(candidates: &mut impl Iterator<Item = &'v Arc<TableHandle>>, lookup: &Lookup<'_>) -> Self {
+        let mut round = Round { tables: [const { None }; ROUND_TABLES], failed: None };
+        let mut len = 0;
+        for (place, handle) in round.tables.iter_mut().zip(candidates) {
+            match handle.table() {
+                Ok(table) => place.insert(table).prefetch_filter(lookup.hash),
+                Err(error) => {
+                    round.failed = Some(error);
+                    break;
+                }
+            }
+            len += 1;
+        }
+        // Most entries are in the deepest level, so that is where a search most often follows.
+        if let Some(deepest) = round.tables[..len].last().and_then(Option::as_ref) {
+            deepest.prefetch_index(lookup.key, lookup.prefix);
+        }
+        round
+    }
+
+    /// The newest entry of the key in these tables.
+    ///
+    /// # Errors
+    /// As the tables say, and what [`failed`](Round::failed) holds once they were searched in vain.
+    #[inline]
+    fn search(&mut self, lookup: &Lookup<'_>, touched: &mut Touched) -> Result<Option<TableHit<'_>>> {
+        for table in self.tables.iter().map_while(Option::as_ref) {
+            touched.tables += 1;
+            if !table.may_contain(lookup.hash) {
+                continue;
+            }
+            touched.blocks += 1;
+            if let Some(hit) = table.get(lookup)? {
+                return Ok(Some(hit));
+            }
+        }
+        self.failed.take().map_or(Ok(None), Err)
+    }
+
+    /// Whether there may be candidates that are not in it.
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.tables[ROUND_TABLES - 1].is_some()
+    }
+}
+
 impl View {
     /// All memtables, newest first.
     pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
@@ -77,45 +134,23 @@ impl View {
         touched: &mut Touched,
         with: impl FnOnce(Found<'_>) -> R,
     ) -> Result<Option<R>> {
-        if !self.sealed.is_empty() {
-            self.memtables().for_each(|memtable| memtable.prefetch_filter(lookup.hash));
-        }
+        // The first table's lines are on their way while the memtables are asked.
+        self.memtables().for_each(|memtable| memtable.prefetch_filter(lookup.hash));
+        let mut candidates = self.candidates(lookup.key);
+        let mut round = Round::request(&mut candidates, lookup);
         for memtable in self.memtables() {
             if let Some((trailer, value)) = memtable.get(lookup) {
                 return Ok(trailer.is_put().then(|| with(Found::Memory(value))));
             }
         }
-        self.find_in_tables(lookup, touched, with)
-    }
-
-    fn find_in_tables<R>(
-        &self,
-        lookup: &Lookup<'_>,
-        touched: &mut Touched,
-        with: impl FnOnce(Found<'_>) -> R,
-    ) -> Result<Option<R>> {
-        let mut candidates = self.candidates(lookup.key);
-        let mut with = Some(with);
         loop {
-            let mut round: [Option<&Arc<TableHandle>>; ROUND_TABLES] = [None; ROUND_TABLES];
-            for place in &mut round {
-                let Some(handle) = candidates.next() else { break };
-                handle.table()?.prefetch_filter(lookup.hash);
-                *place = Some(handle);
+            if let Some(hit) = round.search(lookup, touched)? {
+                return Ok(hit.trailer.is_put().then(|| with(Found::Table(hit))));
             }
-            for place in &round {
-                let Some(handle) = *place else { return Ok(None) };
-                touched.tables += 1;
-                let table = handle.table()?;
-                if !table.may_contain(lookup.hash) {
-                    continue;
-                }
-                touched.blocks += 1;
-                if let Some(hit) = table.get(lookup)? {
-                    let with = with.take();
-                    return Ok(with.filter(|_| hit.trailer.is_put()).map(|with| with(Found::Table(hit))));
-                }
+            if !round.is_full() {
+                return Ok(None);
             }
+            round = Round::request(&mut candidates, lookup);
         }
     }
 
@@ -196,8 +231,8 @@ impl Cursor for Source {
     fn seek_to_last(&mut self) -> Result<()> {
         each!(self, cursor => cursor.seek_to_last())
     }
-    fn aim(&mut self, key: &[u8], seqno: SeqNo, backward: bool) -> Result<()> {
-        each!(self, cursor => cursor.aim(key, seqno, backward))
+    fn aim(&mut self, at: Aim, key: &[u8], seqno: SeqNo, backward: bool) -> Result<()> {
+        each!(self, cursor => cursor.aim(at, key, seqno, backward))
     }
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
         each!(self, cursor => cursor.seek(key, seqno))

@@ -59,6 +59,13 @@ impl Index {
         self.block.lower_bound_sampled(key, prefix, seqno, &self.sample)
     }
 
+    /// Starts loading what [`lower_bound`](Index::lower_bound) of `key` and the [`handle`](Index::handle) of what it
+    /// finds lie in.
+    #[inline]
+    pub(crate) fn prefetch(&self, key: &[u8], prefix: u64) {
+        self.block.prefetch_sampled(key, prefix, &self.sample);
+    }
+
     /// Where data block `ordinal` lies.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::block::{BlockCursor, Reason};
 use super::reader::Table;
-use crate::cursor::Cursor;
+use crate::cursor::{Aim, Cursor};
 use crate::error::Result;
 use crate::key::{MAX_SEQNO, SeqNo, Trailer, prefix_u64};
 
@@ -131,10 +131,12 @@ impl Cursor for TableCursor {
         self.last_before(self.table.index().len())
     }
 
-    fn aim(&mut self, key: &[u8], seqno: SeqNo, _backward: bool) -> Result<()> {
+    fn aim(&mut self, at: Aim, key: &[u8], seqno: SeqNo, _backward: bool) -> Result<()> {
         self.valid = false;
-        let ordinal = self.table.index().lower_bound(key, prefix_u64(key), seqno);
-        self.table.prefetch_block(ordinal);
+        match at {
+            Aim::Index => self.table.prefetch_index(key, prefix_u64(key)),
+            Aim::Block => self.table.prefetch_block(self.table.index().lower_bound(key, prefix_u64(key), seqno)),
+        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::handle::TableHandle;
 use super::iterator::TableCursor;
 use super::reader::Table;
-use crate::cursor::Cursor;
+use crate::cursor::{Aim, Cursor};
 use crate::error::Result;
 use crate::key::{SeqNo, Trailer};
 use crate::version::version::Level;
@@ -122,13 +122,13 @@ impl Cursor for LevelCursor {
         self.skip_backward()
     }
 
-    fn aim(&mut self, key: &[u8], seqno: SeqNo, backward: bool) -> Result<()> {
+    fn aim(&mut self, step: Aim, key: &[u8], seqno: SeqNo, backward: bool) -> Result<()> {
         let at = if backward {
             self.level.count_beginning_before(key).saturating_sub(1)
         } else {
             self.level.count_ending_before(key)
         };
-        self.enter(at, |cursor| cursor.aim(key, seqno, backward)).map(drop)
+        self.enter(at, |cursor| cursor.aim(step, key, seqno, backward)).map(drop)
     }
 
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {

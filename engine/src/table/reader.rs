@@ -349,6 +349,12 @@ impl Table {
         Ok((handle, payload))
     }
 
+    /// Starts loading what a search for `key` looks at first.
+    #[inline]
+    pub(crate) fn prefetch_index(&self, key: &[u8], prefix: u64) {
+        self.index.prefetch(key, prefix);
+    }
+
     /// Starts loading what a search in data block `ordinal` looks at, if it is mapped.
     #[inline]
     pub(super) fn prefetch_block(&self, ordinal: usize) {

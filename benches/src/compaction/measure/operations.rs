@@ -241,7 +241,6 @@ impl Written {
         &mut self,
         entries: impl Iterator<Item = Result<(K, V)>>,
     ) -> Result<()> {
-        let mut scratch = Vec::new();
         let mut id = 0;
         for entry in entries {
             let (key, value) = entry?;
@@ -254,7 +253,7 @@ impl Written {
                     key.as_ref()
                 )));
             };
-            self.data.check_key(id, key.as_ref(), &mut scratch)?;
+            self.data.check_key(id, key.as_ref())?;
             let value_bytes = self.workload.value_bytes(self.value_bytes, number, self.ops);
             self.dataset(value_bytes)?.check(id, number + 1, value.as_ref())?;
             id += 1;

@@ -1,7 +1,7 @@
 //! Searching a block.
 
 use std::cmp::Ordering;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use super::{BUCKET_COLLISION, BUCKET_EMPTY, Block, HEADER_BYTES, bucket_of};
 use crate::key::{Lookup, SeqNo, Trailer, prefix_u64};
@@ -87,20 +87,35 @@ impl<B: Deref<Target = [u8]>> Block<B> {
     #[inline]
     pub(crate) fn lower_bound_sampled(&self, key: &[u8], prefix: u64, seqno: SeqNo, sample: &Sample) -> usize {
         self.lower_bound_in(key, prefix, seqno, |prefix| {
-            let column = self.prefixes();
-            // Every entry before a sampled one that is less is less, and none from the next sampled one on.
-            let end = SAMPLE_STEP * count_less(&sample.0, prefix);
-            let start = end.saturating_sub(SAMPLE_STEP);
-            self.prefetch(start, end.min(column.len().saturating_sub(1)));
-            start + count_less(column.get(start..end.min(column.len())).unwrap_or_default(), prefix)
+            let part = self.sampled(prefix, sample);
+            self.prefetch(&part);
+            part.start + count_less(self.prefixes().get(part).unwrap_or_default(), prefix)
         })
     }
 
-    /// Starts loading the prefixes and the values of entries `first..=last`.
+    /// Starts loading what [`lower_bound_sampled`](Block::lower_bound_sampled) of `key` and the value that it finds lie
+    /// in.
     #[inline]
-    fn prefetch(&self, first: usize, last: usize) {
-        let prefixes = HEADER_BYTES + 8 * first..HEADER_BYTES + 8 * last;
-        let values = self.value_range(first).start..self.value_range(last).end;
+    pub(crate) fn prefetch_sampled(&self, key: &[u8], prefix: u64, sample: &Sample) {
+        if let Target::Suffix(_, prefix) = self.target(key, prefix) {
+            self.prefetch(&self.sampled(prefix, sample));
+        }
+    }
+
+    /// Which entries are left to be searched for `prefix`: every one before a sampled one that is less is less, and none
+    /// from the next sampled one on.
+    #[inline]
+    fn sampled(&self, prefix: u64, sample: &Sample) -> Range<usize> {
+        let end = SAMPLE_STEP * count_less(&sample.0, prefix);
+        end.saturating_sub(SAMPLE_STEP)..end.min(self.len())
+    }
+
+    /// Starts loading the prefixes and the values of `entries`, and of the one after them.
+    #[inline]
+    fn prefetch(&self, entries: &Range<usize>) {
+        let last = entries.end.min(self.len().saturating_sub(1));
+        let prefixes = HEADER_BYTES + 8 * entries.start..HEADER_BYTES + 8 * last;
+        let values = self.value_range(entries.start).start..self.value_range(last).end;
         for range in [prefixes, values] {
             range.step_by(LINE_BYTES).for_each(|at| prefetch_at(&self.bytes, at));
         }
