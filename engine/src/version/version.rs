@@ -171,47 +171,53 @@ impl<T: HasMeta> Level<T> {
             return None;
         }
         let prefix = self.prefix_in(key)?;
-        let largest = &self.columns[..len];
-        let mut at = largest.partition_point(|&largest| largest < prefix);
-        if at < len && largest[at] == prefix {
-            at += self.skip_tied(at, key, prefix);
-        }
+        let at = self.count_before(&self.columns[..len], key, prefix, |table| &table.largest);
         if at == len || !self.begins_before(at, key, prefix) {
             return None;
         }
         Some(&self.tables[at])
     }
 
-    /// How many tables from `from` on have a largest key with `prefix` that is less than `key`.
-    #[cold]
-    fn skip_tied(&self, from: usize, key: &[u8], prefix: u64) -> usize {
-        let len = self.tables.len();
-        let tied = self.columns[from..len].partition_point(|&largest| largest == prefix);
-        self.tables[from..from + tied].partition_point(|table| table.meta().largest < key)
-    }
-
     /// How many tables end before `key`, in a level other than 0.
     pub(crate) fn count_ending_before(&self, key: &[u8]) -> usize {
-        let largest = &self.columns[..self.tables.len()];
-        self.count_before(largest, key, |at| &self.tables[at].meta().largest)
+        match self.prefix_in(key) {
+            Some(prefix) => self.count_before(&self.columns[..self.tables.len()], key, prefix, |table| &table.largest),
+            None => self.count_all_if_after(key),
+        }
     }
 
     /// How many tables begin before `key`, in a level other than 0.
     pub(crate) fn count_beginning_before(&self, key: &[u8]) -> usize {
-        let smallest = &self.columns[self.tables.len()..];
-        self.count_before(smallest, key, |at| &self.tables[at].meta().smallest)
+        match self.prefix_in(key) {
+            Some(prefix) => self.count_before(&self.columns[self.tables.len()..], key, prefix, |table| &table.smallest),
+            None => self.count_all_if_after(key),
+        }
     }
 
-    /// How many bounds are before `key`: `column` holds their prefixes, `bound` tells one of them.
-    fn count_before<'s>(&'s self, column: &[u64], key: &[u8], bound: impl Fn(usize) -> &'s Bytes) -> usize {
-        let Some(prefix) = self.prefix_in(key) else {
-            return if *key < *self.shared { 0 } else { column.len() };
-        };
-        let mut at = column.partition_point(|&other| other < prefix);
-        while column.get(at) == Some(&prefix) && *bound(at) < key {
-            at += 1;
-        }
-        at
+    /// All tables if `key`, which does not begin as all bounds do, comes after them, else none.
+    fn count_all_if_after(&self, key: &[u8]) -> usize {
+        if *key < *self.shared { 0 } else { self.tables.len() }
+    }
+
+    /// How many bounds are before `key`, which has `prefix`: `column` holds their prefixes, `bound` tells one of them.
+    #[inline]
+    fn count_before(&self, column: &[u64], key: &[u8], prefix: u64, bound: fn(&TableMeta) -> &Bytes) -> usize {
+        let at = column.partition_point(|&other| other < prefix);
+        if column.get(at) == Some(&prefix) { at + self.count_tied(at, column, key, prefix, bound) } else { at }
+    }
+
+    /// How many bounds from `from` on, all with `prefix`, are before `key`.
+    #[cold]
+    fn count_tied(
+        &self,
+        from: usize,
+        column: &[u64],
+        key: &[u8],
+        prefix: u64,
+        bound: fn(&TableMeta) -> &Bytes,
+    ) -> usize {
+        let tied = column[from..].partition_point(|&other| other == prefix);
+        self.tables[from..from + tied].partition_point(|table| *bound(table.meta()) < key)
     }
 
     fn check(&self, number: usize) -> Result<(), String> {

@@ -302,3 +302,36 @@ fn a_file_that_a_roll_took_is_not_prepared_again() {
     assert_eq!(segment_files(&fs).len(), 3, "the file prepared is that of the next segment");
     drop(writer);
 }
+
+/// Space that is only reserved costs each sync a commit of the filesystem's journal; writing it before costs a write of
+/// the whole file. So a file is written ahead if the log is synced often, and only then, and only if it is new.
+#[test]
+fn new_files_are_written_ahead_where_syncs_pay_for_it() {
+    let fs = Arc::new(FaultFileSystem::new(Arc::new(sim())));
+    fs.only(Op::MappedSync);
+    let (wal, mut writer) = create(fs.clone(), dir(), DATABASE, 1, 0, options(1 << 20)).unwrap();
+    let syncs_of_preparation = || {
+        let before = fs.calls();
+        wal.prepare_spare().unwrap();
+        fs.calls() - before
+    };
+    append(&mut writer, &wal, [1000]);
+    wal.sync_all().unwrap();
+    assert_eq!(syncs_of_preparation(), 0, "one sync in 512 KiB");
+    append(&mut writer, &wal, [400_000; 2]);
+    for _ in 0..8 {
+        append(&mut writer, &wal, [1000]);
+        wal.sync_all().unwrap();
+    }
+    assert_eq!(syncs_of_preparation(), 1, "eight syncs since then, in 1 MiB");
+    append(&mut writer, &wal, [900_000; 2]);
+    assert_eq!(syncs_of_preparation(), 0, "none since then");
+    append(&mut writer, &wal, [900_000; 2]);
+    for _ in 0..8 {
+        append(&mut writer, &wal, [1000]);
+        wal.sync_all().unwrap();
+    }
+    let floor = floor_segment(&wal, wal.last_logged_seqno()).unwrap();
+    wal.release_below(floor);
+    assert_eq!(syncs_of_preparation(), 0, "a recycled file was written before");
+}
