@@ -5,10 +5,12 @@ use bytes::Bytes;
 use crate::error::Result;
 use crate::key::{SeqNo, Trailer};
 
-/// What [`Cursor::aim`] requests from memory: the second is found by the first.
+/// What [`Cursor::aim`] requests from memory: the second is found by the first, and leads to the entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Aim {
+    /// The part of a table's index, or the leaf of a memtable's tree.
     Index,
+    /// The data block, or the entry in a memtable.
     Block,
 }
 
@@ -45,9 +47,8 @@ pub(crate) trait Cursor {
     fn seek_to_last(&mut self) -> Result<()>;
 
     /// Says that [`seek`](Self::seek) of this key and number, or backward [`seek_before`](Self::seek_before) of this key,
-    /// follows: what that will look at is requested from memory, step by step, so that several cursors wait for theirs
-    /// together. Where
-    /// the cursor stands is open until then.
+    /// is what comes next: what that will look at is found and requested from memory, step by step in the order of
+    /// [`Aim`], so that several cursors wait for theirs together. Where the cursor stands is open until then.
     fn aim(&mut self, _at: Aim, _key: &[u8], _seqno: SeqNo, _backward: bool) -> Result<()> {
         Ok(())
     }
@@ -86,4 +87,24 @@ pub(crate) trait Cursor {
 
     /// Moves one entry backward.
     fn prev(&mut self) -> Result<()>;
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// How far a cursor is aimed before it seeks: nothing of it may change what is found.
+    pub(crate) const AIMS: [&[Aim]; 4] = [&[], &[Aim::Index], &[Aim::Index, Aim::Block], &[Aim::Block]];
+
+    /// [`Cursor::seek`] after these steps of [`Cursor::aim`].
+    pub(crate) fn aim_and_seek(cursor: &mut dyn Cursor, aims: &[Aim], key: &[u8], seqno: SeqNo) {
+        aims.iter().for_each(|&at| cursor.aim(at, key, seqno, false).unwrap());
+        cursor.seek(key, seqno).unwrap();
+    }
+
+    /// [`Cursor::seek_before`] after these steps of [`Cursor::aim`].
+    pub(crate) fn aim_and_seek_before(cursor: &mut dyn Cursor, aims: &[Aim], key: &[u8]) {
+        aims.iter().for_each(|&at| cursor.aim(at, key, crate::key::MAX_SEQNO, true).unwrap());
+        cursor.seek_before(key).unwrap();
+    }
 }

@@ -177,8 +177,8 @@ impl Options {
         self
     }
 
-    /// The size of a full-grown log segment in bytes, at least 64 KiB. Default: a sixteenth of the memory budget, at
-    /// most 32 MiB. The first segments of a database are smaller.
+    /// The size of a full-grown log segment in bytes, at least 64 KiB. Default: a 32nd of the memory budget, at
+    /// most 16 MiB. The first segments of a database are smaller.
     pub fn wal_segment_bytes(mut self, bytes: u64) -> Self {
         self.wal_segment_bytes = Some(bytes);
         self
@@ -238,7 +238,7 @@ impl Options {
             block_cache_bytes: self.block_cache_bytes.unwrap_or(memory_bytes / 4),
             table_memory_bytes: memory_bytes / 8,
             buffer_bytes: (memory_bytes / 64).clamp(64 << 10, 2 << 20).next_power_of_two(),
-            wal_segment_bytes: self.wal_segment_bytes.unwrap_or((memory_bytes as u64 / 16).clamp(64 << 10, 32 << 20)),
+            wal_segment_bytes: self.wal_segment_bytes.unwrap_or((memory_bytes as u64 / 32).clamp(64 << 10, 16 << 20)),
             max_wal_bytes: self.max_wal_bytes.unwrap_or(memory_bytes as u64),
         }
     }

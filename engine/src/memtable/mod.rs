@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::cursor::Cursor;
+use crate::cursor::{Aim, Cursor};
 use crate::error::Result;
 use crate::key::{Lookup, SeqNo, Trailer, hash_key};
 use crate::options::MemtableKind;
@@ -301,6 +301,10 @@ impl Cursor for MemtableCursor {
 
     fn seek_to_last(&mut self) -> Result<()> {
         delegate!(mut self.seek_to_last())
+    }
+
+    fn aim(&mut self, at: Aim, key: &[u8], seqno: SeqNo, backward: bool) -> Result<()> {
+        delegate!(mut self.aim(at, key, seqno, backward))
     }
 
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {

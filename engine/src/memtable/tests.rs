@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
+use crate::cursor::testing::{AIMS, aim_and_seek, aim_and_seek_before};
 use crate::key::{MAX_SEQNO, ValueKind, prefix_u64};
 
 type Model = BTreeMap<(Vec<u8>, Reverse<Trailer>), Vec<u8>>;
@@ -76,15 +77,65 @@ fn check_gets_and_seeks_agree_with_a_model(kind: MemtableKind) {
             for seqno in [0, trailer.seqno() - 1, trailer.seqno(), trailer.seqno() + 1, MAX_SEQNO] {
                 let from = (key.clone(), Reverse(Trailer::seek(seqno)));
                 let expected = entry(model.range(&from..).next());
-                cursor.seek(&key, seqno).unwrap();
-                assert_eq!(at(&cursor), expected, "seek {key:?} {seqno}");
+                for aims in AIMS {
+                    aim_and_seek(&mut cursor, aims, &key, seqno);
+                    assert_eq!(at(&cursor), expected, "seek {key:?} {seqno} after {aims:?}");
+                }
                 let got = memtable
                     .get(&Lookup::new(&key, seqno))
                     .map(|(trailer, value)| (key.clone(), trailer, value.to_vec()));
                 assert_eq!(got, expected.filter(|(found, ..)| *found == key), "get {key:?} {seqno}");
             }
-            cursor.seek_before(&key).unwrap();
-            assert_eq!(at(&cursor), entry(model.range(..(key, Reverse(Trailer(u64::MAX)))).next_back()));
+            for aims in AIMS {
+                aim_and_seek_before(&mut cursor, aims, &key);
+                assert_eq!(at(&cursor), entry(model.range(..(key.clone(), Reverse(Trailer(u64::MAX)))).next_back()));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_inserted_between_aiming_and_seeking_leads_nowhere_else() {
+    KINDS.into_iter().for_each(check_what_is_inserted_between_aiming_and_seeking_leads_nowhere_else);
+}
+
+fn check_what_is_inserted_between_aiming_and_seeking_leads_nowhere_else(kind: MemtableKind) {
+    let memtable = memtable(kind, 1 << 20);
+    let (key, mut cursor) = (|i: u64| (i * 7919 % 10_007).to_be_bytes(), MemtableCursor::new(Arc::clone(&memtable)));
+    let mut insert = {
+        let mut seqno = 0;
+        let memtable = Arc::clone(&memtable);
+        move |count: u64| {
+            (0..count).for_each(|_| {
+                seqno += 1;
+                memtable.insert(&key(seqno), Trailer::new(seqno, ValueKind::Put), &[]);
+            });
+            seqno
+        }
+    };
+    // Up to as many as split the leaf that was aimed at.
+    for round in 0..300 {
+        let last = insert(1);
+        let sought = key(1 + round % last);
+        for backward in [false, true] {
+            let mut held = last;
+            for at in [Aim::Index, Aim::Block] {
+                cursor.aim(at, &sought, MAX_SEQNO, backward).unwrap();
+                held = insert(round % 20);
+            }
+            let below = (1..=held).map(key).filter(|other| *other < sought).max();
+            if backward { cursor.seek_before(&sought) } else { cursor.seek(&sought, MAX_SEQNO) }.unwrap();
+            let found = cursor.valid().then(|| cursor.key().to_vec());
+            if !backward {
+                assert_eq!(found.as_deref(), Some(&sought[..]), "round {round}");
+            } else if round % 20 == 0 {
+                assert_eq!(found.as_deref(), below.as_ref().map(|key| &key[..]), "round {round}");
+            } else {
+                // What came after the aim may be met or not; nothing that was there before may be left out.
+                let sure = (1..=last).map(key).filter(|other| *other < sought).max();
+                let found = found.as_deref();
+                assert!(found < Some(&sought[..]) && found >= sure.as_ref().map(|key| &key[..]), "round {round}");
+            }
         }
     }
 }

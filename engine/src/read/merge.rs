@@ -246,8 +246,10 @@ impl<C: Cursor> Cursor for MergeCursor<C> {
         if self.backward {
             return false;
         }
-        let others = self.heap.first().map(|top| top.prefix);
-        let nearest = limit.into_iter().chain(others).min();
+        let nearest = match (limit, self.heap.first()) {
+            (Some(limit), Some(top)) => Some(limit.min(top.prefix)),
+            (limit, top) => limit.or(top.map(|top| top.prefix)),
+        };
         self.children[self.winner].next_within(nearest)
     }
 
@@ -256,8 +258,10 @@ impl<C: Cursor> Cursor for MergeCursor<C> {
         if !self.backward {
             return false;
         }
-        let others = self.heap.first().map(|top| top.prefix);
-        let nearest = limit.into_iter().chain(others).max();
+        let nearest = match (limit, self.heap.first()) {
+            (Some(limit), Some(top)) => Some(limit.max(top.prefix)),
+            (limit, top) => limit.or(top.map(|top| top.prefix)),
+        };
         self.children[self.winner].prev_within(nearest)
     }
 

@@ -162,18 +162,20 @@ impl View {
 
     /// Cursors over all sources.
     fn sources(&self) -> Result<Vec<Source>> {
-        let mut sources = Vec::with_capacity(self.sealed.len() + LEVELS + 4);
+        let levels = || (1..LEVELS).filter(|&level| !self.version.levels()[level].is_empty());
+        // As many as there are, no more: what is opened and dropped often is to be small for the allocator.
+        let mut sources =
+            Vec::with_capacity(1 + self.sealed.len() + self.version.level0_runs().count() + levels().count());
         for memtable in self.memtables().filter(|memtable| !memtable.is_empty()) {
             sources.push(Source::Memtable(MemtableCursor::new(memtable.clone())));
         }
         for run in self.version.level0_runs() {
             sources.push(match run {
                 [handle] => Source::Table(TableCursor::new(handle.table_arc()?)),
-                run => Source::Level(LevelCursor::new(Level::disjoint(run.to_vec()))),
+                run => Source::Level(LevelCursor::of_own(Level::disjoint(run.to_vec()))),
             });
         }
-        let levels = self.version.levels()[1..].iter().filter(|level| !level.is_empty());
-        sources.extend(levels.map(|level| Source::Level(LevelCursor::new(level.clone()))));
+        sources.extend(levels().map(|level| Source::Level(LevelCursor::new(self.version.clone(), level))));
         Ok(sources)
     }
 

@@ -259,16 +259,20 @@ impl Output {
         Ok(Handle { offset, stored_bytes })
     }
 
+    /// Appends what the buffer holds in whole steps, so that every step but the last begins at a multiple of its length:
+    /// the system can then keep it on one large page of memory, which a reader of the mapped table finds with a fraction
+    /// of the work. (Linux does so for steps of 2 MiB, on ext4 from version 6.16 on, on XFS for longer.)
     fn flush(&mut self) -> Result<()> {
         let Output { file, path, buffer, flushed_bytes, append_bytes, .. } = self;
-        file.append(buffer).map_err(Error::io("append", path))?;
+        let whole_bytes = buffer.len() - buffer.len() % *append_bytes;
+        file.append(&buffer[..whole_bytes]).map_err(Error::io("append", path))?;
         let start = *flushed_bytes;
-        *flushed_bytes += buffer.len() as u64;
+        *flushed_bytes += whole_bytes as u64;
         // A failed write-back is reported once: swallowing it here could hide it from the sync.
         file.start_writeback(start..*flushed_bytes).map_err(Error::io("start write-back", path))?;
-        buffer.clear();
+        buffer.drain(..whole_bytes);
         if buffer.capacity() > 4 * *append_bytes {
-            *buffer = Vec::with_capacity(*append_bytes + *append_bytes / 8);
+            buffer.shrink_to(*append_bytes + *append_bytes / 8);
         }
         Ok(())
     }

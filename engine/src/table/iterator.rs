@@ -21,6 +21,8 @@ pub(crate) struct TableCursor {
     ordinal: usize,
     entry: BlockCursor,
     valid: bool,
+    /// The block that the key which was aimed at belongs into, until it is sought.
+    aimed: Option<usize>,
     /// Whether blocks that have to be read or decoded go into the block cache.
     fill_cache: bool,
 }
@@ -28,12 +30,22 @@ pub(crate) struct TableCursor {
 impl TableCursor {
     /// A cursor that stands nowhere.
     pub(crate) fn new(table: Arc<Table>) -> Self {
-        TableCursor { table, ordinal: NO_BLOCK, entry: BlockCursor::default(), valid: false, fill_cache: true }
+        let entry = BlockCursor::default();
+        TableCursor { table, ordinal: NO_BLOCK, entry, valid: false, aimed: None, fill_cache: true }
     }
 
     /// A cursor for one pass over tables that will not be read again: it leaves the block cache to those who come back.
     pub(crate) fn for_compaction(table: Arc<Table>) -> Self {
         TableCursor { fill_cache: false, ..TableCursor::new(table) }
+    }
+
+    /// The block that the key belongs into, if it was not found before.
+    #[inline]
+    fn find_block(&mut self, key: &[u8], prefix: u64, seqno: SeqNo) -> usize {
+        let found = self.aimed.take();
+        let found = found.unwrap_or_else(|| self.table.index().lower_bound(key, prefix, seqno));
+        debug_assert_eq!(found, self.table.index().lower_bound(key, prefix, seqno), "aimed at another key");
+        found
     }
 
     fn load(&mut self, ordinal: usize) -> Result<()> {
@@ -60,6 +72,14 @@ impl TableCursor {
         }
     }
 
+    /// Stands on entry `i`, which was sought: its value is not far from being read, and nothing has fetched it yet.
+    #[inline]
+    fn land(&mut self, i: usize, backward: bool) -> Result<()> {
+        self.stand(i)?;
+        self.entry.prefetch_values(backward);
+        Ok(())
+    }
+
     #[cold]
     fn fail(&mut self, reason: Reason) -> Result<()> {
         self.valid = false;
@@ -74,6 +94,7 @@ impl TableCursor {
             return Ok(());
         }
         self.load(ordinal)?;
+        self.table.prefetch_block(ordinal + 1);
         self.stand(0)
     }
 
@@ -85,6 +106,7 @@ impl TableCursor {
             return Ok(());
         };
         self.load(ordinal)?;
+        self.table.prefetch_block(ordinal.wrapping_sub(1));
         match self.entry.block().len().checked_sub(1) {
             Some(last) => self.stand(last),
             None => self.fail("a data block without entries"),
@@ -133,9 +155,14 @@ impl Cursor for TableCursor {
 
     fn aim(&mut self, at: Aim, key: &[u8], seqno: SeqNo, _backward: bool) -> Result<()> {
         self.valid = false;
+        self.aimed = None;
         match at {
             Aim::Index => self.table.prefetch_index(key, prefix_u64(key)),
-            Aim::Block => self.table.prefetch_block(self.table.index().lower_bound(key, prefix_u64(key), seqno)),
+            Aim::Block => {
+                let ordinal = self.find_block(key, prefix_u64(key), seqno);
+                self.table.prefetch_block(ordinal);
+                self.aimed = Some(ordinal);
+            }
         }
         Ok(())
     }
@@ -143,26 +170,26 @@ impl Cursor for TableCursor {
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
         self.valid = false;
         let prefix = prefix_u64(key);
-        let ordinal = self.table.index().lower_bound(key, prefix, seqno);
+        let ordinal = self.find_block(key, prefix, seqno);
         if ordinal == self.table.index().len() {
             return Ok(());
         }
         self.load(ordinal)?;
         let i = self.entry.block().lower_bound(key, prefix, seqno);
         // A key between a block's last and its separator belongs before the next block.
-        if i == self.entry.block().len() { self.first_of(ordinal + 1) } else { self.stand(i) }
+        if i == self.entry.block().len() { self.first_of(ordinal + 1) } else { self.land(i, false) }
     }
 
     fn seek_before(&mut self, key: &[u8]) -> Result<()> {
         self.valid = false;
         let prefix = prefix_u64(key);
-        let ordinal = self.table.index().lower_bound(key, prefix, MAX_SEQNO);
+        let ordinal = self.find_block(key, prefix, MAX_SEQNO);
         if ordinal == self.table.index().len() {
             return self.last_before(ordinal);
         }
         self.load(ordinal)?;
         match self.entry.block().lower_bound(key, prefix, MAX_SEQNO).checked_sub(1) {
-            Some(i) => self.stand(i),
+            Some(i) => self.land(i, true),
             None => self.last_before(ordinal),
         }
     }
@@ -181,6 +208,7 @@ impl Cursor for TableCursor {
 
     #[inline]
     fn prev_within(&mut self, limit: Option<u64>) -> bool {
+        self.entry.prefetch_backward();
         self.entry.prev_within(limit)
     }
 

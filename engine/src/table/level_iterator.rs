@@ -10,34 +10,63 @@ use super::reader::Table;
 use crate::cursor::{Aim, Cursor};
 use crate::error::Result;
 use crate::key::{SeqNo, Trailer};
-use crate::version::version::Level;
+use crate::version::version::{Level, Version};
+
+/// The tables that a cursor goes through.
+#[derive(Debug)]
+enum Run {
+    /// A level of a version: shared, so that opening a cursor costs one reference count.
+    Level(Arc<Version<TableHandle>>, usize),
+    Own(Box<Level<TableHandle>>),
+}
+
+impl Run {
+    #[inline]
+    fn level(&self) -> &Level<TableHandle> {
+        match self {
+            Run::Level(version, number) => &version.levels()[*number],
+            Run::Own(level) => level,
+        }
+    }
+}
 
 /// A cursor over tables that are sorted and share no user key. Opens a table when it gets there.
 #[derive(Debug)]
 pub(crate) struct LevelCursor {
-    level: Level<TableHandle>,
+    run: Run,
     /// Which table `cursor` is in.
     at: usize,
     /// Always of the table `at`; `None` before the first seek.
     cursor: Option<TableCursor>,
+    /// How many tables end before the key that was aimed at, or backward begin before it, until it is sought.
+    aimed: Option<usize>,
     open: fn(Arc<Table>) -> TableCursor,
 }
 
 impl LevelCursor {
-    /// A cursor over `level`, one other than 0, that stands nowhere.
-    pub(crate) fn new(level: Level<TableHandle>) -> Self {
-        debug_assert!(level.tables().windows(2).all(|pair| pair[0].meta.largest < pair[1].meta.smallest));
-        LevelCursor { level, at: 0, cursor: None, open: TableCursor::new }
+    /// A cursor over a level of `version`, one other than 0, that stands nowhere.
+    pub(crate) fn new(version: Arc<Version<TableHandle>>, number: usize) -> Self {
+        LevelCursor::of_run(Run::Level(version, number))
     }
 
-    /// As [`new`](LevelCursor::new), of cursors made [for compaction](TableCursor::for_compaction).
+    /// A cursor over the tables of `level`, which was made for it.
+    pub(crate) fn of_own(level: Level<TableHandle>) -> Self {
+        LevelCursor::of_run(Run::Own(Box::new(level)))
+    }
+
+    /// As [`of_own`](LevelCursor::of_own), of cursors made [for compaction](TableCursor::for_compaction).
     pub(crate) fn for_compaction(level: Level<TableHandle>) -> Self {
-        LevelCursor { open: TableCursor::for_compaction, ..LevelCursor::new(level) }
+        LevelCursor { open: TableCursor::for_compaction, ..LevelCursor::of_own(level) }
+    }
+
+    fn of_run(run: Run) -> Self {
+        debug_assert!(run.level().tables().windows(2).all(|pair| pair[0].meta.largest < pair[1].meta.smallest));
+        LevelCursor { run, at: 0, cursor: None, aimed: None, open: TableCursor::new }
     }
 
     /// Goes to table `at` and lets `seek` place the cursor in it; `false` and nowhere if there is no such table.
     fn enter(&mut self, at: usize, seek: impl FnOnce(&mut TableCursor) -> Result<()>) -> Result<bool> {
-        let Some(handle) = self.level.tables().get(at) else {
+        let Some(handle) = self.run.level().tables().get(at) else {
             self.cursor = None;
             return Ok(false);
         };
@@ -117,27 +146,31 @@ impl Cursor for LevelCursor {
     }
 
     fn seek_to_last(&mut self) -> Result<()> {
-        let Some(last) = self.level.tables().len().checked_sub(1) else { return Ok(()) };
+        let Some(last) = self.run.level().tables().len().checked_sub(1) else { return Ok(()) };
         self.enter(last, |cursor| cursor.seek_to_last())?;
         self.skip_backward()
     }
 
     fn aim(&mut self, step: Aim, key: &[u8], seqno: SeqNo, backward: bool) -> Result<()> {
-        let at = if backward {
-            self.level.count_beginning_before(key).saturating_sub(1)
-        } else {
-            self.level.count_ending_before(key)
+        let count = match self.aimed.take().filter(|_| step != Aim::Index) {
+            Some(count) => count,
+            None if backward => self.run.level().count_beginning_before(key),
+            None => self.run.level().count_ending_before(key),
         };
-        self.enter(at, |cursor| cursor.aim(step, key, seqno, backward)).map(drop)
+        let at = if backward { count.saturating_sub(1) } else { count };
+        self.enter(at, |cursor| cursor.aim(step, key, seqno, backward))?;
+        self.aimed = Some(count);
+        Ok(())
     }
 
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
-        let at = self.level.count_ending_before(key);
+        let at = self.aimed.take().unwrap_or_else(|| self.run.level().count_ending_before(key));
         if self.enter(at, |cursor| cursor.seek(key, seqno))? { self.skip_forward() } else { Ok(()) }
     }
 
     fn seek_before(&mut self, key: &[u8]) -> Result<()> {
-        let Some(at) = self.level.count_beginning_before(key).checked_sub(1) else {
+        let count = self.aimed.take().unwrap_or_else(|| self.run.level().count_beginning_before(key));
+        let Some(at) = count.checked_sub(1) else {
             self.cursor = None;
             return Ok(());
         };

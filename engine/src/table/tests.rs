@@ -17,6 +17,7 @@ use super::reader::{ReadMode, Table};
 use super::testing::*;
 use crate::cache::BlockCache;
 use crate::cursor::Cursor;
+use crate::cursor::testing::{AIMS, aim_and_seek, aim_and_seek_before};
 use crate::error::{Error, Result};
 use crate::fs::FileSystem;
 use crate::key::{Lookup, MAX_SEQNO, hash_key, prefix_u64};
@@ -71,18 +72,20 @@ fn get(table: &Table, key: &[u8], seqno: u64) -> Result<Option<Entry>> {
 /// Seeks of both kinds from (`key`, `seqno`), and a step either way from there.
 fn check_seeks(cursor: &mut dyn Cursor, entries: &[Entry], key: &[u8], seqno: u64) {
     let at = model_seek(entries, key, seqno);
-    cursor.seek(key, seqno).unwrap();
-    assert_eq!(at_cursor(cursor).as_ref(), entries.get(at), "seek {key:?} at {seqno}");
-    if cursor.valid() {
-        cursor.prev().unwrap();
-        assert_eq!(at_cursor(cursor).as_ref(), at.checked_sub(1).map(|i| &entries[i]));
-    }
     let before = entries.partition_point(|entry| &entry.0[..] < key).checked_sub(1);
-    cursor.seek_before(key).unwrap();
-    assert_eq!(at_cursor(cursor).as_ref(), before.map(|i| &entries[i]), "seek before {key:?}");
-    if cursor.valid() {
-        cursor.next().unwrap();
-        assert_eq!(at_cursor(cursor).as_ref(), before.and_then(|i| entries.get(i + 1)));
+    for aims in AIMS {
+        aim_and_seek(cursor, aims, key, seqno);
+        assert_eq!(at_cursor(cursor).as_ref(), entries.get(at), "seek {key:?} at {seqno} after {aims:?}");
+        if cursor.valid() {
+            cursor.prev().unwrap();
+            assert_eq!(at_cursor(cursor).as_ref(), at.checked_sub(1).map(|i| &entries[i]));
+        }
+        aim_and_seek_before(cursor, aims, key);
+        assert_eq!(at_cursor(cursor).as_ref(), before.map(|i| &entries[i]), "seek before {key:?} after {aims:?}");
+        if cursor.valid() {
+            cursor.next().unwrap();
+            assert_eq!(at_cursor(cursor).as_ref(), before.and_then(|i| entries.get(i + 1)));
+        }
     }
 }
 
@@ -356,7 +359,7 @@ fn a_level_reads_as_one_table_also_when_few_tables_may_be_open() {
         let handles = level(&fs, &cache, 8, 60);
         assert_eq!(cache.open_tables(), 0, "nothing is opened before it is read");
         let entries = numbered(0..480);
-        let mut cursor = LevelCursor::new(Level::disjoint(handles.to_vec()));
+        let mut cursor = LevelCursor::of_own(Level::disjoint(handles.to_vec()));
         assert_eq!(scan(&mut cursor).unwrap(), entries);
         assert_eq!(scan_back(&mut cursor).unwrap(), entries);
         for i in (0..480).step_by(13) {
@@ -381,7 +384,7 @@ fn a_level_reads_as_one_table_also_when_few_tables_may_be_open() {
         drop(handles);
         assert_eq!((cache.open_tables(), cache.mapped_bytes(), cache.open_memory_bytes()), (0, 0, 0));
     }
-    let mut none = LevelCursor::new(Level::disjoint(Vec::new()));
+    let mut none = LevelCursor::of_own(Level::disjoint(Vec::new()));
     assert_eq!(scan(&mut none).unwrap(), []);
     assert_eq!(scan_back(&mut none).unwrap(), []);
     check_seeks(&mut none, &[], b"a", 1);
@@ -395,7 +398,7 @@ fn a_pass_for_compaction_leaves_the_block_cache_alone() {
     let mut pass = LevelCursor::for_compaction(Level::disjoint(handles.to_vec()));
     assert_eq!(scan(&mut pass).unwrap(), numbered(0..180));
     assert_eq!(cache.block_cache().blocks(), 0);
-    assert_eq!(scan(&mut LevelCursor::new(Level::disjoint(handles.to_vec()))).unwrap(), numbered(0..180));
+    assert_eq!(scan(&mut LevelCursor::of_own(Level::disjoint(handles.to_vec()))).unwrap(), numbered(0..180));
     assert!(cache.block_cache().blocks() > 0);
 }
 
@@ -468,7 +471,7 @@ fn a_table_that_cannot_be_opened_is_an_error_each_time_and_works_once_it_can() {
     let path = table_path(&dir(), 1);
     let bytes = fs.bytes(&path);
     fs.remove_file(&path).unwrap();
-    let mut cursor = LevelCursor::new(Level::disjoint(handles.to_vec()));
+    let mut cursor = LevelCursor::of_own(Level::disjoint(handles.to_vec()));
     for _ in 0..2 {
         assert!(matches!(handles[0].table(), Err(Error::Io { .. })));
         assert!(cursor.seek_to_first().is_err());

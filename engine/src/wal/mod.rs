@@ -1,11 +1,10 @@
 //! The write-ahead log: a sequence of segment files `{number:06}.wal` with records of consecutive commits.
 //!
 //! One [`WalWriter`] appends (under the commit lock); syncing, following and releasing go on beside it through the
-//! shared [`Wal`]. Lock order, outermost first: sync, spares, segments; none is held over a call into another part of
+//! shared [`Wal`]. Lock order, outermost first: spares, segments; none is held over a call into another part of
 //! the engine.
 
 use std::collections::VecDeque;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use replay::Replayed;
 use retention::Cursor;
 use segment::{Backing, Segment, SegmentReader};
 use spare::Spares;
+use sync::Syncs;
 
 mod format;
 pub(crate) mod replay;
@@ -26,6 +26,7 @@ pub(crate) mod retention;
 pub(crate) mod salvage;
 mod segment;
 mod spare;
+mod sync;
 pub(crate) mod tail;
 #[cfg(test)]
 mod tests;
@@ -67,24 +68,14 @@ pub(crate) struct Wal {
     ingested_seqno: AtomicU64,
     needs_spare: AtomicBool,
     /// How often a segment was synced.
-    syncs: AtomicU64,
+    sync_count: AtomicU64,
     /// How many tails are waiting for `published_logged` to move.
     waiting_tails: AtomicU32,
     tail_lock: Mutex<()>,
     tail_wakeup: Condvar,
-    sync: Mutex<SyncState>,
+    syncs: Syncs,
     spares: Mutex<Spares>,
     segments: Mutex<SegmentList>,
-}
-
-/// How far the segments are synced.
-#[derive(Debug)]
-struct SyncState {
-    /// Segments below this number are durable, and this one is up to `offset`.
-    segment: u64,
-    offset: u64,
-    /// A failed sync: the system may have dropped the dirty pages, so no later sync proves anything.
-    failed: Option<(io::ErrorKind, String)>,
 }
 
 /// The segments and who needs them.
@@ -183,11 +174,11 @@ pub(crate) fn open_after_replay(
         synced_seqno: AtomicU64::new(replayed.synced_seqno),
         ingested_seqno: AtomicU64::new(0),
         needs_spare: AtomicBool::new(false),
-        syncs: AtomicU64::new(0),
+        sync_count: AtomicU64::new(0),
         waiting_tails: AtomicU32::new(0),
         tail_lock: Mutex::new(()),
         tail_wakeup: Condvar::new(),
-        sync: Mutex::new(SyncState { segment: replayed.first_unproven, offset: 0, failed: None }),
+        syncs: Syncs::from(replayed.first_unproven),
         spares: Mutex::new(Spares::behind(replayed.next_segment)),
         segments: Mutex::new(SegmentList {
             live: VecDeque::new(),
@@ -217,63 +208,6 @@ impl Listed {
 }
 
 impl Wal {
-    /// Makes every record up to `seqno` durable; the last one appended is enough for any larger number. Callers that
-    /// come while one syncs are served by the next sync together. Appending goes on meanwhile.
-    ///
-    /// # Errors
-    /// `Io`; it sticks: after a failed sync nothing more is ever reported as synced.
-    pub(crate) fn sync_through(&self, seqno: SeqNo) -> Result<()> {
-        let seqno = seqno.min(self.last_logged_seqno());
-        if self.synced_seqno() >= seqno {
-            return Ok(());
-        }
-        let mut sync = self.sync.lock();
-        if self.synced_seqno() >= seqno {
-            return Ok(());
-        }
-        self.sync_appended(&mut sync)
-    }
-
-    /// Makes everything appended so far durable, records of metadata alone included.
-    ///
-    /// # Errors
-    /// As [`sync_through`](Wal::sync_through).
-    pub(crate) fn sync_all(&self) -> Result<()> {
-        self.sync_appended(&mut self.sync.lock())
-    }
-
-    fn sync_appended(&self, sync: &mut SyncState) -> Result<()> {
-        if let Some((kind, reason)) = &sync.failed {
-            return Err(Error::io("sync the log", &self.dir)(io::Error::new(*kind, reason.clone())));
-        }
-        // The number first: the segments and ends seen after it cover every record up to it.
-        let synced_seqno = self.last_logged_seqno();
-        let segments: Vec<Arc<Segment>> = {
-            let list = self.segments.lock();
-            list.live.iter().map(|listed| &listed.segment).filter(|s| s.number >= sync.segment).cloned().collect()
-        };
-        for segment in segments {
-            let start = if segment.number == sync.segment { sync.offset } else { 0 };
-            // Acquire pairs with the writer's release: the bytes below the end are whole.
-            let end = segment.end.load(Ordering::Acquire);
-            if start < end {
-                segment.sync(self.fs.as_ref(), start, end).inspect_err(|error| sync.fail(error))?;
-                // Relaxed: a figure.
-                self.syncs.fetch_add(1, Ordering::Relaxed);
-            }
-            (sync.segment, sync.offset) = (segment.number, end);
-        }
-        // Release: who reads the number finds the sync done. Stores are ordered by the lock.
-        self.synced_seqno.store(synced_seqno, Ordering::Release);
-        Ok(())
-    }
-
-    /// Every record up to this number is durable; always the last number of some record, or where the log began.
-    pub(crate) fn synced_seqno(&self) -> SeqNo {
-        // Acquire pairs with the release store after the sync.
-        self.synced_seqno.load(Ordering::Acquire)
-    }
-
     /// The last sequence number of the last record appended, published or not.
     pub(crate) fn last_logged_seqno(&self) -> SeqNo {
         // Acquire pairs with the writer's release after the record's bytes and the segment's end.
@@ -374,15 +308,5 @@ impl Wal {
         // A waiter between its check and its wait holds the lock.
         drop(self.tail_lock.lock());
         self.tail_wakeup.notify_all();
-    }
-}
-
-impl SyncState {
-    fn fail(&mut self, error: &Error) {
-        let kind = match error {
-            Error::Io { source, .. } => source.kind(),
-            _ => io::ErrorKind::Other,
-        };
-        self.failed = Some((kind, format!("an earlier sync failed: {error}")));
     }
 }

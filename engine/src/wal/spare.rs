@@ -12,8 +12,8 @@ use crate::fs::MappedFile;
 use crate::key::SeqNo;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// How many released files are kept for reuse.
-const MAX_SPARES: usize = 2;
+/// How many released files are kept for reuse, beside the one that is prepared: each is space that holds no data.
+const MAX_SPARES: usize = 1;
 
 /// A new file is written once before its use if the log was synced more often than once in this many bytes of it: space
 /// that is only reserved has to be marked as written by the first sync after it is used, which commits the filesystem's
@@ -79,7 +79,7 @@ impl Wal {
         let file_bytes = self.next_file_bytes(self.segments.lock().grown_bytes);
         let (mut file, is_new) = self.segment_file(&mut spares, number, file_bytes)?;
         // Relaxed: a figure.
-        let syncs = self.syncs.load(Ordering::Relaxed);
+        let syncs = self.sync_count.load(Ordering::Relaxed);
         let syncs_since = syncs - std::mem::replace(&mut spares.syncs_before, syncs);
         let mut prepare = || {
             warm(&mut *file)?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::node::{Leaf, Order, Record, Target};
 use super::{BTree, Place};
-use crate::cursor::Cursor;
+use crate::cursor::{Aim, Cursor};
 use crate::error::Result;
 use crate::key::{SeqNo, Trailer, prefix_u64};
 use crate::sync::atomic::Ordering::Acquire;
@@ -56,6 +56,14 @@ impl Place {
         self.leaf().keys.record_pointer(self.order.slot(position))
     }
 
+    /// Where the target is to be found in this place's leaf.
+    #[inline]
+    fn in_leaf(self, target: &Target<'_>) -> Place {
+        let keys = &self.leaf().keys;
+        let order = keys.order();
+        Place { order, position: keys.rank(order, target, false), ..self }
+    }
+
     /// The first entry at or after this place.
     #[inline]
     pub(super) fn record(self) -> Option<*const Record> {
@@ -71,6 +79,8 @@ pub(crate) struct BTreeCursor<O> {
     /// Where that was at `version`.
     place: Place,
     version: u64,
+    /// The place of the key that was aimed at, after the first step only its leaf, and the version it holds for.
+    aimed: Option<(Aim, Place, u64)>,
     /// Lies in `_owner`.
     tree: *const BTree,
     _owner: Arc<O>,
@@ -83,7 +93,7 @@ impl<O> BTreeCursor<O> {
     /// A cursor over `tree`, which lies in `owner`; not positioned yet.
     pub(super) fn new(owner: Arc<O>, tree: *const BTree) -> Self {
         let place = Place { leaf: null(), order: Order::default(), position: 0 };
-        BTreeCursor { record: null(), prefix: 0, place, version: 0, tree, _owner: owner }
+        BTreeCursor { record: null(), prefix: 0, place, version: 0, aimed: None, tree, _owner: owner }
     }
 
     #[inline]
@@ -117,23 +127,38 @@ impl<O> BTreeCursor<O> {
         }
     }
 
-    /// One step from where the cursor stands, if no split came in between; `false` if one did.
+    /// Goes to where `step` leads from `place`, which holds for `version`, if no split came in between; `false` if one
+    /// did. What lies `ahead` of there is fetched.
     #[inline]
-    fn try_step(&mut self, step: impl Fn(Place) -> Option<Place>, ahead: impl Fn(&Place) -> Option<usize>) -> bool {
-        let next = step(self.place);
+    fn try_step(
+        &mut self,
+        (place, version): (Place, u64),
+        step: impl Fn(Place) -> Option<Place>,
+        ahead: impl Fn(&Place) -> Option<usize>,
+    ) -> bool {
+        let next = step(place);
         let record = next.map_or(null(), |place| place.record_at(place.position));
         let fetch = next.and_then(|place| ahead(&place).map(|position| place.record_at(position)));
-        if !self.tree().is_at(self.version) {
+        if !self.tree().is_at(version) {
             return false;
         }
         if let Some(fetch) = fetch {
             Record::prefetch(fetch);
         }
         match next {
-            Some(place) => self.stand_on(place, record, self.version),
+            Some(place) => self.stand_on(place, record, version),
             None => self.record = null(),
         }
         true
+    }
+
+    /// Seeks the target: from where it was aimed at if no split came since, else from the root.
+    #[inline]
+    fn seek_from(&mut self, target: &Target<'_>, step: impl Fn(Place) -> Option<Place>) {
+        let aimed = self.aimed.take().filter(|&(at, ..)| at == Aim::Block);
+        if !aimed.is_some_and(|(_, place, version)| self.try_step((place, version), &step, |_| None)) {
+            self.position(|tree| step(tree.find(target)?));
+        }
     }
 }
 
@@ -178,15 +203,33 @@ impl<O> Cursor for BTreeCursor<O> {
         Ok(())
     }
 
+    fn aim(&mut self, at: Aim, key: &[u8], seqno: SeqNo, backward: bool) -> Result<()> {
+        let target = Target { key, trailer: if backward { NEWEST } else { Trailer::seek(seqno) } };
+        let tree = self.tree();
+        match (at, self.aimed.take()) {
+            (Aim::Index, _) => {
+                let (leaf, version) = tree.read(|| tree.descend(&target, |_, _| ()));
+                let at_start = |leaf| Place { leaf, order: Order::default(), position: 0 };
+                self.aimed = (!leaf.is_null()).then(|| (at, at_start(leaf), version));
+            }
+            (Aim::Block, Some((_, leaf, version))) => {
+                let place = leaf.in_leaf(&target);
+                let first = if backward { place.position.saturating_sub(AHEAD) } else { place.position };
+                (first..place.order.len()).take(AHEAD).for_each(|at| Record::prefetch(place.record_at(at)));
+                self.aimed = Some((at, place, version));
+            }
+            (Aim::Block, None) => {}
+        }
+        Ok(())
+    }
+
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
-        let target = Target { key, trailer: Trailer::seek(seqno) };
-        self.position(|tree| tree.find(&target)?.settled());
+        self.seek_from(&Target { key, trailer: Trailer::seek(seqno) }, Place::settled);
         Ok(())
     }
 
     fn seek_before(&mut self, key: &[u8]) -> Result<()> {
-        let target = Target { key, trailer: NEWEST };
-        self.position(|tree| tree.find(&target)?.before());
+        self.seek_from(&Target { key, trailer: NEWEST }, Place::before);
         Ok(())
     }
 
@@ -194,7 +237,7 @@ impl<O> Cursor for BTreeCursor<O> {
     fn next(&mut self) -> Result<()> {
         let forward = |place: Place| Place { position: place.position + 1, ..place }.settled();
         let ahead = |place: &Place| Some(place.position + AHEAD).filter(|&position| position < place.order.len());
-        if !self.try_step(forward, ahead) {
+        if !self.try_step((self.place, self.version), forward, ahead) {
             let (here, tree) = (std::ptr::from_ref(self.entry()), self.tree());
             self.position(|_| {
                 // SAFETY: the record the cursor stands on, which lives as long as the tree.
@@ -209,7 +252,7 @@ impl<O> Cursor for BTreeCursor<O> {
     #[inline]
     fn prev(&mut self) -> Result<()> {
         let ahead = |place: &Place| place.position.checked_sub(AHEAD);
-        if !self.try_step(Place::before, ahead) {
+        if !self.try_step((self.place, self.version), Place::before, ahead) {
             let (here, tree) = (std::ptr::from_ref(self.entry()), self.tree());
             self.position(|_| {
                 // SAFETY: the record the cursor stands on, which lives as long as the tree.

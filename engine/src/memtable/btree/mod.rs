@@ -105,24 +105,23 @@ impl BTree {
         answer
     }
 
-    /// The node, as what its level says it is.
-    ///
-    /// # Safety
-    /// `node` is null or a node of this tree.
+    /// The root, and how many levels of inner nodes there are above the leaves. Null if the tree is empty.
     #[inline]
-    unsafe fn as_inner<'t>(node: *mut Keys) -> Option<&'t Inner> {
-        // SAFETY: the caller's promise. `level` never changes after the node became visible, `Inner` and `Leaf` begin
-        // with `Keys`, and whatever is above level 0 was allocated as `Inner`.
-        unsafe { if node.as_ref()?.level == 0 { None } else { Some(&*node.cast::<Inner>()) } }
+    fn root(&self) -> (*mut Keys, u16) {
+        let root = self.root.load(Acquire);
+        // SAFETY: null or a node of this tree; `level` never changes after the node became visible.
+        (root, unsafe { root.as_ref() }.map_or(0, |keys| keys.level))
     }
 
-    /// Goes down to the leaf that the target belongs into; `visit` hears of the inner nodes on the way. Null if the
-    /// tree is empty.
+    /// Goes down to the leaf that the target belongs into, without a look at the leaf; `visit` hears of the inner nodes
+    /// on the way. Null if the tree is empty.
     #[inline]
     fn descend<'t>(&'t self, target: &Target<'_>, mut visit: impl FnMut(&'t Inner, usize)) -> *const Leaf {
-        let mut node = self.root.load(Acquire);
-        // SAFETY: root and children are nodes of this tree.
-        while let Some(inner) = unsafe { BTree::as_inner(node) } {
+        let (mut node, levels) = self.root();
+        for _ in 0..levels {
+            // SAFETY: root and children are nodes of this tree. Each child is one level below its parent, and what is
+            // above level 0 was allocated as `Inner`.
+            let inner = unsafe { &*node.cast::<Inner>() };
             let order = inner.keys.order();
             let rank = inner.keys.rank(order, target, true);
             node = inner.child(order, rank);
@@ -145,9 +144,10 @@ impl BTree {
 
     /// The leaf at one end.
     fn edge(&self, last: bool) -> *const Leaf {
-        let mut node = self.root.load(Acquire);
-        // SAFETY: root and children are nodes of this tree.
-        while let Some(inner) = unsafe { BTree::as_inner(node) } {
+        let (mut node, levels) = self.root();
+        for _ in 0..levels {
+            // SAFETY: as in `descend`.
+            let inner = unsafe { &*node.cast::<Inner>() };
             let order = inner.keys.order();
             node = inner.child(order, if last { order.len() } else { 0 });
         }

@@ -6,6 +6,13 @@ use bytes::Bytes;
 
 use super::{Block, HAS_SHORTS, Reason};
 use crate::key::{Trailer, prefix_u64};
+use crate::table::filter::{LINE_BYTES, prefetch_at};
+
+/// How many lines of values are worth asking for: what follows the processor fetches by itself.
+const VALUE_LINES: usize = 4;
+
+/// Room for a key of usual length: growing once costs less than growing suffix by suffix.
+const KEY_BYTES: usize = 64;
 
 /// Stands on one entry of a held block. It owns the key's memory, so going to another block allocates nothing.
 #[derive(Debug)]
@@ -35,10 +42,20 @@ impl Default for BlockCursor {
     }
 }
 
+/// Copies between slices of one length; eight bytes, what keys of sixteen end with, without a call.
+#[inline]
+fn copy(from: &[u8], to: &mut [u8]) {
+    match (from.as_array::<8>(), to.as_mut_array::<8>()) {
+        (Some(from), Some(to)) => *to = *from,
+        _ => to.copy_from_slice(from),
+    }
+}
+
 impl BlockCursor {
     /// Goes over to `block`, which was checked. The cursor stands nowhere until [`move_to`](BlockCursor::move_to).
     pub(crate) fn set_block(&mut self, block: Block<Bytes>) {
         self.key.clear();
+        self.key.reserve(KEY_BYTES);
         self.key.extend_from_slice(block.shared());
         self.shared_prefix = prefix_u64(&self.key);
         self.block = block;
@@ -63,30 +80,48 @@ impl BlockCursor {
     /// The block has no such entry, or its value is not in it.
     #[inline]
     pub(crate) fn move_to(&mut self, i: usize) -> Result<(), Reason> {
+        let Some(&prefix) = self.block.prefixes().get(i) else { return Err("no such entry in the block") };
+        self.place(i, u64::from_le_bytes(prefix))
+    }
+
+    /// Stands on entry `i`, whose prefix in the column is `prefix`.
+    #[inline]
+    fn place(&mut self, i: usize, prefix: u64) -> Result<(), Reason> {
         let block = &self.block;
-        let Some(&prefix) = block.prefixes().get(i) else { return Err("no such entry in the block") };
         let value = block.value_range(i);
-        if block.bytes.get(value.clone()).is_none() {
+        if value.start > value.end || value.end > block.bytes.len() {
             return Err("a value outside its block");
         }
-        let prefix = u64::from_le_bytes(prefix);
-        let shared = usize::from(block.shared_bytes);
         let rest = block.rest(i);
         let suffix = prefix.to_be_bytes();
         // Keys of one length are the rule: then the key changes in place and its length does not.
-        if block.flags & HAS_SHORTS == 0 && self.key.len() == shared + 8 + rest.len() {
-            self.key[shared..shared + 8].copy_from_slice(&suffix);
-            self.key[shared + 8..].copy_from_slice(rest);
-        } else {
-            self.key.truncate(shared);
-            self.key.extend_from_slice(&suffix[..block.short(i)]);
-            self.key.extend_from_slice(rest);
+        let in_place = self.key.get_mut(block.shared_bytes.into()..).and_then(<[u8]>::split_first_chunk_mut);
+        match in_place {
+            Some((first, last)) if block.flags & HAS_SHORTS == 0 && last.len() == rest.len() => {
+                *first = suffix;
+                copy(rest, last);
+            }
+            _ => {
+                self.key.truncate(block.shared_bytes.into());
+                self.key.extend_from_slice(&suffix[..block.short(i)]);
+                self.key.extend_from_slice(rest);
+            }
         }
         self.key_prefix = self.full_prefix(prefix);
         self.trailer = block.trailer(i);
         self.value = value;
         self.position = i;
         Ok(())
+    }
+
+    /// Starts loading the entry's value, and the values behind it, or, `backward`, before it.
+    #[inline]
+    pub(crate) fn prefetch_values(&self, backward: bool) {
+        for line in 0..VALUE_LINES {
+            let away = line * LINE_BYTES;
+            let at = if backward { self.value.end.checked_sub(1 + away) } else { self.value.start.checked_add(away) };
+            at.into_iter().for_each(|at| prefetch_at(&self.block.bytes, at));
+        }
     }
 
     /// See [`Cursor::next_within`](crate::cursor::Cursor::next_within). Only while standing on an entry.
@@ -100,7 +135,15 @@ impl BlockCursor {
         // Of equal prefixes the keys may be equal too.
         there > u64::from_le_bytes(here)
             && limit.is_none_or(|limit| self.full_prefix(there) < limit)
-            && self.move_to(next).is_ok()
+            && self.place(next, there).is_ok()
+    }
+
+    /// Starts loading a value that some steps backward lead to: the processor is slow to see that memory is read from the
+    /// end.
+    #[inline]
+    pub(crate) fn prefetch_backward(&self) {
+        let at = self.value.start.checked_sub(VALUE_LINES * LINE_BYTES);
+        at.into_iter().for_each(|at| prefetch_at(&self.block.bytes, at));
     }
 
     /// See [`Cursor::prev_within`](crate::cursor::Cursor::prev_within). Only while standing on an entry.
@@ -112,7 +155,7 @@ impl BlockCursor {
         newer < there
             && there < here
             && limit.is_none_or(|limit| self.full_prefix(there) > limit)
-            && self.move_to(self.position - 1).is_ok()
+            && self.place(self.position - 1, there).is_ok()
     }
 
     /// See [`Cursor::is_newest`](crate::cursor::Cursor::is_newest). Only while standing on an entry.

@@ -1,3 +1,4 @@
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,7 +162,9 @@ fn released_segments_are_recycled_and_old_bytes_never_come_back() {
             assert_eq!(wal.oldest_segment(), floor);
         }
         assert!(creations <= 6, "round {round}: {creations} files");
-        wal.prepare_spare().unwrap();
+        if round < 29 {
+            wal.prepare_spare().unwrap();
+        }
         let (records, replayed) = read_with(&fs, manifest, true).unwrap();
         assert!(expected.ends_with(&records), "round {round}");
         assert_eq!(replayed.last_logged_seqno, flushed, "round {round}");
