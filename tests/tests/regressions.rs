@@ -1,9 +1,11 @@
 //! Bugs that these tests found, each by the smallest case that shows it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use siltstone::fs::{Keep, Op, SimFileSystem};
-use siltstone::{Keyspace, Result, WriteBatch};
+use siltstone::{Durability, Keyspace, Result, WriteBatch};
 use siltstone_tests::hook::{HookFileSystem, Side};
 use siltstone_tests::log::{check_log, oldest_changes};
 use siltstone_tests::options::{tiny, tiny_keyspace};
@@ -333,5 +335,38 @@ fn a_follower_passes_over_metadata_that_is_let_go_of() -> Result<()> {
     *armed.lock().unwrap() = Some(db.clone());
     assert_eq!(changes.next().unwrap()?.last_seqno(), 2);
     assert!(armed.lock().unwrap().is_none(), "the log was let go of in the middle");
+    Ok(())
+}
+
+/// Those who waited for a sync waited for its lock, and got it one after the other; who was served took it again before
+/// them, for its next write alone: sixteen threads shared a sync between less than two.
+#[test]
+fn writers_that_wait_for_a_sync_share_the_next() -> Result<()> {
+    const WRITERS: u64 = 8;
+    const WRITES: u64 = 40;
+    let syncs = Arc::new(AtomicU64::new(0));
+    let counted = syncs.clone();
+    let fs = HookFileSystem::new(Arc::new(SimFileSystem::new()), move |moment| {
+        if moment.op == Op::MappedSync && moment.side == Side::Before {
+            counted.fetch_add(1, Ordering::Relaxed);
+            // About what storage takes: long enough for all others to come meanwhile.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let options = tiny().file_system(Arc::new(fs)).memory_bytes(4 << 20).durability(Durability::Synced);
+    let db = options.open("/db")?;
+    let keyspace = db.keyspace("a", Default::default())?;
+    let before = syncs.load(Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        let write = |writer: u64| {
+            let keyspace = &keyspace;
+            move || (0..WRITES).try_for_each(|i| keyspace.put((writer * WRITES + i).to_be_bytes(), "value").map(drop))
+        };
+        let writers: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(write(writer))).collect();
+        writers.into_iter().try_for_each(|writer| writer.join().unwrap())
+    })?;
+    let syncs = syncs.load(Ordering::Relaxed) - before;
+    assert!(syncs >= WRITES, "no writer can have two writes in one sync: {syncs}");
+    assert!(syncs < WRITERS * WRITES / 2, "{syncs} syncs for {} writes", WRITERS * WRITES);
     Ok(())
 }
