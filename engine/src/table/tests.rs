@@ -20,7 +20,7 @@ use crate::cursor::Cursor;
 use crate::cursor::testing::{AIMS, aim_and_seek, aim_and_seek_before};
 use crate::error::{Error, Result};
 use crate::fs::FileSystem;
-use crate::key::{Lookup, MAX_SEQNO, hash_key, prefix_u64};
+use crate::key::{Lookup, MAX_SEQNO, Trailer, ValueKind, hash_key, prefix_u64};
 use crate::version::version::Level;
 
 const MODES: [ReadMode; 2] = [ReadMode::Map, ReadMode::Pread];
@@ -388,6 +388,47 @@ fn a_level_reads_as_one_table_also_when_few_tables_may_be_open() {
     assert_eq!(scan(&mut none).unwrap(), []);
     assert_eq!(scan_back(&mut none).unwrap(), []);
     check_seeks(&mut none, &[], b"a", 1);
+}
+
+/// Keeps the length of each append.
+#[derive(Debug)]
+struct Steps(Arc<std::sync::Mutex<Vec<u64>>>);
+
+impl crate::fs::WritableFile for Steps {
+    fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.lock().unwrap().push(bytes.len() as u64);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn start_writeback(&mut self, _range: std::ops::Range<u64>) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        self.0.lock().unwrap().iter().sum()
+    }
+}
+
+#[test]
+fn a_table_is_appended_in_whole_steps() {
+    let appends = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let options = TableWriteOptions { append_bytes: 8192, ..options(500, 10, false) };
+    let path = table_path(&dir(), 1);
+    let mut builder = TableBuilder::new(Box::new(Steps(appends.clone())), path, 1, options, Origin::default());
+    for i in 0..900 {
+        let value = vec![7; if i == 500 { 50_000 } else { 100 }];
+        builder.add(format!("key{i:06}").as_bytes(), Trailer::new(1 + i, ValueKind::Put), &value).unwrap();
+    }
+    let meta = builder.finish().unwrap();
+    let appends = appends.lock().unwrap();
+    let (last, steps) = appends.split_last().unwrap();
+    assert!(steps.len() > 10 && steps.iter().all(|bytes| bytes % 8192 == 0), "{appends:?}");
+    assert!(steps.iter().any(|&bytes| bytes > 40_000), "a large value goes at once");
+    assert_eq!(steps.iter().sum::<u64>() + last, meta.file_bytes);
 }
 
 #[test]
