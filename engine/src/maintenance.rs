@@ -32,7 +32,7 @@ impl Maintenance {
         }
         Ok(flush::flush_next(store)?
             || help(store)
-            || prepare_log(store)
+            || flush::prepare_log(store)
             || self.shorten_log()
             // Before compactions, which would pile up more.
             || purge(store)
@@ -120,15 +120,6 @@ fn help(store: &Store) -> bool {
     false
 }
 
-fn prepare_log(store: &Store) -> bool {
-    let Some(wal) = store.wal.as_ref().filter(|wal| wal.needs_spare()) else { return false };
-    if let Err(error) = wal.prepare_spare() {
-        // Nothing is in doubt: the roll makes its segment itself, or is the one to fail.
-        tracing::warn!(%error, "preparing a log segment");
-    }
-    true
-}
-
 /// Runs a job; that the database closes meanwhile, or the keyspace goes, is no failure.
 fn ran(job: Started) -> Result<()> {
     match job.run() {
@@ -137,8 +128,9 @@ fn ran(job: Started) -> Result<()> {
     }
 }
 
-/// Between pieces of a compaction: a flush does not wait for its end.
+/// Between pieces of a compaction: neither the log nor a flush waits for its end.
 fn flush_first(store: &Store) -> Result<()> {
+    flush::prepare_log(store);
     if store.flushes.is_empty() { Ok(()) } else { flush::flush_next(store).map(|_| ()) }
 }
 

@@ -8,9 +8,14 @@ use std::ptr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+#[cfg(target_os = "linux")]
+use memmap2::UncheckedAdvice;
 use memmap2::{Mmap, MmapOptions, MmapRaw};
 
 use super::{MappedFile, MappedSync};
+
+/// A sync of this many bytes and more takes them out of the page tables before, see [`Mapping::unmap`].
+const UNMAP_BYTES: usize = 64 << 10;
 
 /// A writable shared mapping of a whole file. No reference into it is ever made: it is written through
 /// [`MappingWriter`] and made durable through this type; readers use `pread`.
@@ -71,7 +76,29 @@ impl MappedSync for Mapping {
         }
         // Both fit in `usize`: they are at most the mapping's length. memmap2 rounds the start down to a page, as msync
         // wants it.
-        self.0.flush_range(range.start as usize, (end - range.start) as usize)
+        let (start, bytes) = (range.start as usize, (end - range.start) as usize);
+        if bytes >= UNMAP_BYTES {
+            self.unmap(start, bytes)?;
+        }
+        self.0.flush_range(start, bytes)
+    }
+}
+
+impl Mapping {
+    /// Takes a range out of the page tables, from where the next write gets it back; what was written stays with the
+    /// file. To write a page back the system has to notice the next write to it, and so takes the right to write from
+    /// all processors, page by page: while 16 MiB were synced, a writer of the next segment was interrupted 4,096 times
+    /// for six microseconds each. Pages that are in no table need that not, and leaving them takes one interrupt.
+    #[cfg(target_os = "linux")]
+    fn unmap(&self, start: usize, bytes: usize) -> io::Result<()> {
+        // SAFETY: the advice is unchecked because in a private mapping it undoes writes. This one is shared: its pages
+        // are the file's, wherever they are mapped, and no reference into it exists.
+        unsafe { self.0.unchecked_advise_range(UncheckedAdvice::DontNeed, start, bytes) }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn unmap(&self, _start: usize, _bytes: usize) -> io::Result<()> {
+        Ok(())
     }
 }
 

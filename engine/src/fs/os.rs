@@ -282,6 +282,10 @@ mod tests {
         let mut buffer = [0; 8];
         reader.read_exact_at(&mut buffer, len - 8).unwrap();
         assert_eq!(&buffer, b"\0\0\0\0silt");
+        // What was synced is written again and read back, in one place as in all others.
+        file.write_at(len - 8, b"more").unwrap();
+        reader.read_exact_at(&mut buffer, len - 8).unwrap();
+        assert_eq!(&buffer, b"moresilt");
         // Replacing makes a new file; the old mapping and reader keep the old one.
         let replaced = OsFileSystem.create_mapped(&path, 100).unwrap();
         assert_eq!((replaced.len(), reader.len().unwrap()), (100, len));

@@ -41,11 +41,13 @@ fn write(wal: &Wal, mut writer: WalWriter, from: SeqNo) {
     }
 }
 
-/// Lets go of whatever may go, as if everything were in tables, until all was written.
+/// Lets go of whatever may go, as if everything were in tables, and prepares what may be prepared, until all was
+/// written.
 fn release(wal: &Wal) {
     loop {
         let last = wal.last_logged_seqno();
         wal.sync_all().unwrap();
+        wal.prepare_spare().unwrap();
         if let Some(floor) = wal.plan_release(last) {
             wal.release_below(floor.segment);
         }

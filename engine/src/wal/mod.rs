@@ -75,6 +75,8 @@ pub(crate) struct Wal {
     tail_wakeup: Condvar,
     syncs: Syncs,
     spares: Mutex<Spares>,
+    /// A file is ready, or failed to be.
+    spare_made: Condvar,
     segments: Mutex<SegmentList>,
 }
 
@@ -180,6 +182,7 @@ pub(crate) fn open_after_replay(
         tail_wakeup: Condvar::new(),
         syncs: Syncs::from(replayed.first_unproven),
         spares: Mutex::new(Spares::behind(replayed.next_segment)),
+        spare_made: Condvar::new(),
         segments: Mutex::new(SegmentList {
             live: VecDeque::new(),
             grown_bytes: file_bytes,

@@ -1,5 +1,6 @@
 //! Files for the next segments: prepared ahead, recycled when free, so that rolling costs no more than a header.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +16,10 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 /// How many released files are kept for reuse, beside the one that is prepared: each is space that holds no data.
 const MAX_SPARES: usize = 1;
 
+/// How many files of full size are made ready ahead: enough for what a writer fills while the background waits for
+/// storage. Before the log has grown up it is one, since a small database may never need it.
+const PREPARED: usize = 2;
+
 /// A new file is written once before its use if the log was synced more often than once in this many bytes of it: space
 /// that is only reserved has to be marked as written by the first sync after it is used, which commits the filesystem's
 /// journal and so costs about as much as writing some hundred KiB. (Ext4 and XFS work so.)
@@ -24,16 +29,21 @@ const WRITTEN_BYTES_A_SYNC: u64 = 256 << 10;
 /// once.
 const PAGE_BYTES: u64 = 4096;
 
+/// A released file under its spare name.
+type Spare = (PathBuf, Box<dyn MappedFile>);
+
 /// Files that wait for their use as segments.
 #[derive(Debug)]
 pub(super) struct Spares {
     /// The number of the segment whose file is taken next. It is counted here because a roll lists its segment only
     /// after it took the file: a preparation that came in between would put another file in its place.
     next_number: u64,
-    /// The next segment's file, already under its name, which is durable.
-    prepared: Option<Box<dyn MappedFile>>,
-    /// Released files of full size, under their spare names.
-    waiting: Vec<(PathBuf, Box<dyn MappedFile>)>,
+    /// The files of the next segments, in order, already under their names, which are durable.
+    prepared: VecDeque<Box<dyn MappedFile>>,
+    /// The file behind those is being made, without the lock: who finds one ready need not wait for the next.
+    is_making: bool,
+    /// Released files of full size.
+    waiting: Vec<Spare>,
     /// How often the log was synced before the last preparation.
     syncs_before: u64,
 }
@@ -41,7 +51,38 @@ pub(super) struct Spares {
 impl Spares {
     /// Those of a log whose first segment is `number`: none yet.
     pub(super) fn behind(number: u64) -> Self {
-        Spares { next_number: number + 1, prepared: None, waiting: Vec::new(), syncs_before: 0 }
+        Spares {
+            next_number: number + 1,
+            prepared: VecDeque::new(),
+            is_making: false,
+            waiting: Vec::new(),
+            syncs_before: 0,
+        }
+    }
+
+    /// A released file of this length, if there is one.
+    fn take_waiting(&mut self, file_bytes: u64) -> Option<Spare> {
+        self.waiting.pop_if(|(_, file)| file.len() == file_bytes)
+    }
+}
+
+/// The file that is being made ready; whatever comes of it, the next may be made when this is dropped.
+struct Making<'w> {
+    wal: &'w Wal,
+    number: u64,
+    file_bytes: u64,
+    /// How often the log was synced since the last one was begun.
+    syncs_since: u64,
+    spare: Option<Spare>,
+    made: Option<Box<dyn MappedFile>>,
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        let mut spares = self.wal.spares.lock();
+        spares.prepared.extend(self.made.take());
+        spares.is_making = false;
+        self.wal.spare_made.notify_all();
     }
 }
 
@@ -63,24 +104,41 @@ impl Wal {
         self.needs_spare.store(true, Ordering::Relaxed);
     }
 
-    /// Makes the next segment's file ready: recycled or new, under its name, its name and space durable and its pages
-    /// writable. For a background thread; a roll that comes meanwhile waits for it.
+    /// Makes the files of the next segments ready: recycled or new, under their names, names and space durable and pages
+    /// writable. For a background thread; a roll that comes meanwhile waits for the file that is being made.
     ///
     /// # Errors
     /// `Io`. The log itself goes on: the roll will try again.
     pub(crate) fn prepare_spare(&self) -> Result<()> {
-        let mut spares = self.spares.lock();
         // Relaxed: see `needs_spare`.
         self.needs_spare.store(false, Ordering::Relaxed);
-        if spares.prepared.is_some() {
-            return Ok(());
+        while let Some(made) = self.begin_spare().map(|making| self.make_spare(making)) {
+            made?;
         }
-        let number = spares.next_number;
-        let file_bytes = self.next_file_bytes(self.segments.lock().grown_bytes);
-        let (mut file, is_new) = self.segment_file(&mut spares, number, file_bytes)?;
+        Ok(())
+    }
+
+    /// What is to be made next, if it is time for it and nobody else is at it.
+    fn begin_spare(&self) -> Option<Making<'_>> {
+        let mut spares = self.spares.lock();
+        let before_bytes = spares.prepared.back().map(|file| file.len());
+        let file_bytes = before_bytes.unwrap_or_else(|| self.next_file_bytes(self.segments.lock().grown_bytes));
+        let wanted = if file_bytes == self.options.segment_bytes { PREPARED } else { 1 };
+        if spares.is_making || spares.prepared.len() >= wanted {
+            return None;
+        }
+        spares.is_making = true;
         // Relaxed: a figure.
         let syncs = self.sync_count.load(Ordering::Relaxed);
         let syncs_since = syncs - std::mem::replace(&mut spares.syncs_before, syncs);
+        let number = spares.next_number + spares.prepared.len() as u64;
+        Some(Making { wal: self, number, file_bytes, syncs_since, spare: spares.take_waiting(file_bytes), made: None })
+    }
+
+    fn make_spare(&self, mut making: Making<'_>) -> Result<()> {
+        let Making { number, file_bytes, syncs_since, .. } = making;
+        let is_new = making.spare.is_none();
+        let mut file = self.segment_file(making.spare.take(), number, file_bytes)?;
         let mut prepare = || {
             warm(&mut *file)?;
             if is_new && file_bytes < syncs_since.saturating_mul(WRITTEN_BYTES_A_SYNC) {
@@ -91,7 +149,7 @@ impl Wal {
             Ok(())
         };
         prepare().map_err(Error::io("prepare log segment", &format::segment_path(&self.dir, number)))?;
-        spares.prepared = Some(file);
+        making.made = Some(file);
         Ok(())
     }
 
@@ -109,34 +167,51 @@ impl Wal {
     /// if it is there and large enough.
     pub(super) fn take_segment_file(&self, number: u64, least_bytes: u64) -> Result<Box<dyn MappedFile>> {
         let mut spares = self.spares.lock();
+        // What is being made is this segment's, or in the way of what has to take its place.
+        while spares.is_making && spares.prepared.front().is_none_or(|file| file.len() < least_bytes) {
+            self.spare_made.wait(&mut spares);
+        }
         spares.next_number = number + 1;
         // Relaxed: see `needs_spare`.
         self.needs_spare.store(false, Ordering::Relaxed);
-        match spares.prepared.take() {
+        match spares.prepared.pop_front() {
             Some(file) if file.len() >= least_bytes => return Ok(file),
-            Some(small) => self.set_aside(&mut spares, number, small),
+            Some(small) => {
+                self.discard_prepared(&mut spares, number + 1)?;
+                self.set_aside(&mut spares, number, small);
+            }
             None => {}
         }
         let file_bytes = self.next_file_bytes(self.segments.lock().grown_bytes).max(least_bytes);
-        self.segment_file(&mut spares, number, file_bytes).map(|(file, _)| file)
+        let spare = spares.take_waiting(file_bytes);
+        self.segment_file(spare, number, file_bytes)
     }
 
-    /// A file of `file_bytes` under the name of segment `number`, which is made durable, and whether it is a new one.
-    fn segment_file(&self, spares: &mut Spares, number: u64, file_bytes: u64) -> Result<(Box<dyn MappedFile>, bool)> {
+    /// A file of `file_bytes` under the name of segment `number`, which is made durable: the spare one, or a new one.
+    fn segment_file(&self, spare: Option<Spare>, number: u64, file_bytes: u64) -> Result<Box<dyn MappedFile>> {
         let path = format::segment_path(&self.dir, number);
-        let (file, is_new) = match spares.waiting.pop() {
-            Some((spare, file)) if file.len() == file_bytes => {
+        let file = match spare {
+            Some((spare, file)) => {
                 self.fs.rename(&spare, &path).map_err(Error::io("recycle log segment", &spare))?;
-                (file, false)
+                file
             }
-            other => {
-                spares.waiting.extend(other);
-                let file = self.fs.create_mapped(&path, file_bytes).map_err(Error::io("create log segment", &path))?;
-                (file, true)
-            }
+            None => self.fs.create_mapped(&path, file_bytes).map_err(Error::io("create log segment", &path))?,
         };
         self.fs.sync_dir(&self.dir).map_err(Error::io("sync directory", &self.dir))?;
-        Ok((file, is_new))
+        Ok(file)
+    }
+
+    /// Removes what is prepared for the segments from `first` on: the newest first, durably, so that there is never one
+    /// behind a gap.
+    #[cold]
+    fn discard_prepared(&self, spares: &mut Spares, first: u64) -> Result<()> {
+        while let Some(file) = spares.prepared.pop_back() {
+            drop(file);
+            let path = format::segment_path(&self.dir, first + spares.prepared.len() as u64);
+            self.fs.remove_file(&path).map_err(Error::io("remove log segment", &path))?;
+            self.fs.sync_dir(&self.dir).map_err(Error::io("sync directory", &self.dir))?;
+        }
+        Ok(())
     }
 
     /// Puts the prepared file of segment `number` to the spares, or leaves it to be replaced.
