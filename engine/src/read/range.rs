@@ -9,19 +9,42 @@ use crate::error::Result;
 use crate::key::{compare_keys, prefix_u64};
 use crate::slice::Slice;
 
-/// What a range holds: the lower and the upper bound.
-pub(crate) type Bounds = (Bound<Slice>, Bound<Slice>);
+/// What a range holds, half-open: the keys from `from` on and before `to`. Every kind of bound can be said so, because
+/// nothing lies between a key and the same key with a zero byte behind it; and so one seek finds either end.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    /// Empty if there is no lower bound: the empty key is the smallest.
+    from: Slice,
+    to: Option<Slice>,
+}
 
 /// The bounds of `range`, owned.
 pub(crate) fn bounds_of<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> Bounds {
-    let own = |bound: Bound<&K>| bound.map(|key| Slice::copy_from_slice(key.as_ref()));
-    (own(range.start_bound()), own(range.end_bound()))
+    let copy = |key: &K| Slice::copy_from_slice(key.as_ref());
+    let from = match range.start_bound() {
+        Bound::Included(key) => copy(key),
+        Bound::Excluded(key) => next_key(key.as_ref()),
+        Bound::Unbounded => Slice::copy_from_slice(&[]),
+    };
+    let to = match range.end_bound() {
+        Bound::Included(key) => Some(next_key(key.as_ref())),
+        Bound::Excluded(key) => Some(copy(key)),
+        Bound::Unbounded => None,
+    };
+    Bounds { from, to }
 }
 
 /// The bounds of the keys that start with `prefix`.
 pub(crate) fn prefix_bounds(prefix: &[u8]) -> Bounds {
-    let upper = successor(prefix).map_or(Bound::Unbounded, |key| Bound::Excluded(Slice::from(key)));
-    (Bound::Included(Slice::copy_from_slice(prefix)), upper)
+    Bounds { from: Slice::copy_from_slice(prefix), to: successor(prefix).map(Slice::from) }
+}
+
+/// The smallest key above `key`.
+fn next_key(key: &[u8]) -> Slice {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    Slice::from(next)
 }
 
 /// The smallest key above all keys that start with `prefix`; `None` if there is none, because it is empty or all 0xff.
@@ -30,18 +53,6 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut key = prefix[..=last].to_vec();
     key[last] += 1;
     Some(key)
-}
-
-/// Whether no key can lie between the bounds.
-fn is_empty((lower, upper): &Bounds) -> bool {
-    match (lower, upper) {
-        (Bound::Unbounded, _) => matches!(upper, Bound::Excluded(key) if key.is_empty()),
-        (_, Bound::Unbounded) => false,
-        (Bound::Included(lower), Bound::Included(upper)) => lower > upper,
-        (Bound::Included(lower) | Bound::Excluded(lower), Bound::Included(upper) | Bound::Excluded(upper)) => {
-            lower >= upper
-        }
-    }
 }
 
 /// Opens the cursors of a [`RangeIter`]: at most two, which see the same entries. It keeps alive what they need.
@@ -63,10 +74,9 @@ pub(crate) trait OpenCursor {
 pub(crate) struct RangeIter<F: OpenCursor> {
     open: F,
     bounds: Bounds,
-    /// Of the key in the upper bound.
-    upper_prefix: u64,
-    /// Of the key in the lower bound.
-    lower_prefix: u64,
+    /// [`prefix_u64`] of the bounds; what comes before no bound is not looked at.
+    from_prefix: u64,
+    to_prefix: Option<u64>,
     front: Option<VisibleCursor<F::Cursor>>,
     back: Option<VisibleCursor<F::Cursor>>,
     finished: bool,
@@ -75,14 +85,10 @@ pub(crate) struct RangeIter<F: OpenCursor> {
 impl<F: OpenCursor> RangeIter<F> {
     /// The entries between `bounds`; none if they are reversed.
     pub(crate) fn new(open: F, bounds: Bounds) -> Self {
-        let prefix = |bound: &Bound<Slice>| match bound {
-            Bound::Included(key) | Bound::Excluded(key) => prefix_u64(key),
-            Bound::Unbounded => 0,
-        };
         RangeIter {
-            lower_prefix: prefix(&bounds.0),
-            upper_prefix: prefix(&bounds.1),
-            finished: is_empty(&bounds),
+            from_prefix: prefix_u64(&bounds.from),
+            to_prefix: bounds.to.as_deref().map(prefix_u64),
+            finished: bounds.to.as_ref().is_some_and(|to| *to <= bounds.from),
             open,
             bounds,
             front: None,
@@ -119,21 +125,16 @@ impl<F: OpenCursor> RangeIter<F> {
     /// Moves the front to its next entry; whether there is one.
     #[inline]
     fn advance_front(&mut self) -> Result<bool> {
-        let limit = match (&self.back, &self.bounds.1) {
-            (Some(back), _) => Some(back.key_prefix()),
-            (None, Bound::Unbounded) => None,
-            (None, _) => Some(self.upper_prefix),
-        };
+        let limit = self.back.as_ref().map(VisibleCursor::key_prefix).or(self.to_prefix);
         let Some(front) = &mut self.front else { return self.open_front() };
         Ok(front.next_below(limit)? || self.front_is_inside())
     }
 
     #[inline]
     fn advance_back(&mut self) -> Result<bool> {
-        let limit = match (&self.front, &self.bounds.0) {
-            (Some(front), _) => Some(front.key_prefix()),
-            (None, Bound::Unbounded) => None,
-            (None, _) => Some(self.lower_prefix),
+        let limit = match &self.front {
+            Some(front) => Some(front.key_prefix()),
+            None => Some(self.from_prefix).filter(|_| !self.bounds.from.is_empty()),
         };
         let Some(back) = &mut self.back else { return self.open_back() };
         Ok(back.prev_above(limit)? || self.back_is_inside())
@@ -141,31 +142,15 @@ impl<F: OpenCursor> RangeIter<F> {
 
     fn open_front(&mut self) -> Result<bool> {
         let front = self.front.insert(self.open.open()?);
-        match &self.bounds.0 {
-            Bound::Unbounded => front.seek_to_first()?,
-            Bound::Included(key) => front.seek(key)?,
-            Bound::Excluded(key) => {
-                front.seek(key)?;
-                if front.valid() && front.key() == &key[..] {
-                    front.next()?;
-                }
-            }
-        }
+        if self.bounds.from.is_empty() { front.seek_to_first() } else { front.seek(&self.bounds.from) }?;
         Ok(self.front_is_inside())
     }
 
     fn open_back(&mut self) -> Result<bool> {
         let back = self.back.insert(self.open.open()?);
-        match &self.bounds.1 {
-            Bound::Unbounded => back.seek_to_last()?,
-            Bound::Excluded(key) => back.seek_before(key)?,
-            Bound::Included(key) => {
-                // The last entry at or before `key` is `key`, or else the last one before it.
-                back.seek(key)?;
-                if !(back.valid() && back.key() == &key[..]) {
-                    back.seek_before(key)?;
-                }
-            }
+        match &self.bounds.to {
+            Some(to) => back.seek_before(to)?,
+            None => back.seek_to_last()?,
         }
         Ok(self.back_is_inside())
     }
@@ -175,11 +160,10 @@ impl<F: OpenCursor> RangeIter<F> {
     fn front_is_inside(&self) -> bool {
         let Some(front) = self.front.as_ref().filter(|front| front.valid()) else { return false };
         let compare = |prefix, key: &[u8]| compare_keys(front.key_prefix(), front.key(), prefix, key);
-        match (&self.back, &self.bounds.1) {
-            (Some(back), _) => compare(back.key_prefix(), back.key()).is_lt(),
-            (None, Bound::Excluded(key)) => compare(self.upper_prefix, key).is_lt(),
-            (None, Bound::Included(key)) => compare(self.upper_prefix, key).is_le(),
-            (None, Bound::Unbounded) => true,
+        match (&self.back, &self.bounds.to, self.to_prefix) {
+            (Some(back), ..) => compare(back.key_prefix(), back.key()).is_lt(),
+            (None, Some(to), Some(prefix)) => compare(prefix, to).is_lt(),
+            _ => true,
         }
     }
 
@@ -188,11 +172,9 @@ impl<F: OpenCursor> RangeIter<F> {
     fn back_is_inside(&self) -> bool {
         let Some(back) = self.back.as_ref().filter(|back| back.valid()) else { return false };
         let compare = |prefix, key: &[u8]| compare_keys(back.key_prefix(), back.key(), prefix, key);
-        match (&self.front, &self.bounds.0) {
-            (Some(front), _) => compare(front.key_prefix(), front.key()).is_gt(),
-            (None, Bound::Excluded(key)) => compare(self.lower_prefix, key).is_gt(),
-            (None, Bound::Included(key)) => compare(self.lower_prefix, key).is_ge(),
-            (None, Bound::Unbounded) => true,
+        match &self.front {
+            Some(front) => compare(front.key_prefix(), front.key()).is_gt(),
+            None => compare(self.from_prefix, &self.bounds.from).is_ge(),
         }
     }
 

@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::merge::MergeCursor;
-use super::range::{OpenCursor, RangeIter, bounds_of, prefix_bounds};
+use super::range::{Bounds, OpenCursor, RangeIter, bounds_of, prefix_bounds};
 use super::visible::VisibleCursor;
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
@@ -182,7 +182,7 @@ impl OpenCursor for Runs {
     }
 }
 
-fn range(runs: Vec<RunCursor>, snapshot: SeqNo, bounds: (Bound<Slice>, Bound<Slice>)) -> RangeIter<Runs> {
+fn range(runs: Vec<RunCursor>, snapshot: SeqNo, bounds: Bounds) -> RangeIter<Runs> {
     RangeIter::new(Runs { runs, snapshot, opened: 0 }, bounds)
 }
 
@@ -359,7 +359,7 @@ proptest! {
         prop_assume!(!runs[0].entries.is_empty());
         runs[0].damaged = Some(damaged.index(runs[0].entries.len()));
         let mut model: std::collections::VecDeque<_> = visible_at(&writes, MAX_SEQNO).into_iter().collect();
-        let mut iter = range(runs, MAX_SEQNO, (Bound::Unbounded, Bound::Unbounded));
+        let mut iter = range(runs, MAX_SEQNO, prefix_bounds(&[]));
         for front in ends {
             match if front { iter.next() } else { iter.next_back() } {
                 Some(Ok((key, value))) => {
@@ -388,7 +388,7 @@ fn many_versions_cost_few_steps_and_show_one() {
         let model: Vec<_> = visible_at(&writes, snapshot).into_iter().collect();
         for backward in [false, true] {
             let before: usize = runs.iter().map(|run| run.moves.load(Ordering::Relaxed)).sum();
-            let iter = range(runs.clone(), snapshot, (Bound::Unbounded, Bound::Unbounded));
+            let iter = range(runs.clone(), snapshot, prefix_bounds(&[]));
             let read =
                 |entry: Result<(Slice, Slice)>| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap();
             let mut got: Vec<_> = if backward { iter.rev().map(read).collect() } else { iter.map(read).collect() };
@@ -447,7 +447,7 @@ fn large_values_are_pinned_in_both_directions() {
     let value = Bytes::from(vec![7; 1000]);
     let run = RunCursor::new(vec![(b"k".to_vec(), Reverse(Trailer::new(1, ValueKind::Put)), value.clone())], true);
     for backward in [false, true] {
-        let mut iter = range(vec![run.clone()], 1, (Bound::Unbounded, Bound::Unbounded));
+        let mut iter = range(vec![run.clone()], 1, prefix_bounds(&[]));
         let (_, got) = if backward { iter.next_back() } else { iter.next() }.unwrap().unwrap();
         assert_eq!(got.as_ptr(), value.as_ptr());
     }

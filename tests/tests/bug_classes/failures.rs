@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -526,7 +526,10 @@ fn read_only_opener_deletes_files() -> Done {
         left.write(&Path::new("/db").join(to), &left.read(from)?)?;
     }
     left.write(Path::new("/db/CURRENT.tmp"), b"SILT")?;
-    let log = of_kind("wal");
+    // The last one that is in use: others may be ready behind it.
+    let logs = paths.iter().filter(|path| path.extension().is_some_and(|k| k == "wal"));
+    let is_used = |path: &&PathBuf| left.read(path).is_ok_and(|bytes| bytes.iter().any(|&byte| byte != 0));
+    let log = logs.filter(is_used).max().unwrap();
     let mut torn = left.read(log)?;
     let end = torn.iter().rposition(|&byte| byte != 0).unwrap() + 1;
     torn[end + 8..end + 40].fill(0xab);
