@@ -29,6 +29,9 @@ use crate::version::version::Version;
 use crate::wal::replay::{ReplayInput, Replayed, replay};
 use crate::wal::{self, Wal, WalOptions, WalWriter};
 use crate::write::commit::Writer;
+use gather::Gathered;
+
+mod gather;
 
 /// The lock file.
 const LOCK: &str = "LOCK";
@@ -143,6 +146,7 @@ impl Opened {
         let replayed = replay(&**fs, directory, &input, options.read_only, &mut |first, count, payload, file, at| {
             memory.record(first, count, payload).map_err(|reason| Error::corruption(file, at, reason))
         })?;
+        memory.insert_gathered();
         if replayed.dropped_bytes > 0 {
             tracing::info!(bytes = replayed.dropped_bytes, "the end of the log was never synced and is not whole");
         }
@@ -343,6 +347,9 @@ struct Replay<'s> {
     state: &'s ManifestState,
     arenas: Arc<ArenaPool>,
     memtables: HashMap<KeyspaceId, Arc<Memtable>>,
+    /// What is not in them yet: about `gather_bytes` at most, as much as a segment of the log holds.
+    gathered: Gathered,
+    gather_bytes: usize,
     dropped: Vec<(KeyspaceId, SeqNo)>,
     metadata: Metadata,
 }
@@ -350,7 +357,16 @@ struct Replay<'s> {
 impl<'s> Replay<'s> {
     fn new(options: &'s Options, state: &'s ManifestState, arenas: Arc<ArenaPool>) -> Self {
         let metadata = Metadata::from_encoded(&state.metadata);
-        Replay { options, state, arenas, memtables: HashMap::new(), dropped: Vec::new(), metadata }
+        Replay {
+            options,
+            state,
+            arenas,
+            memtables: HashMap::new(),
+            gathered: Gathered::default(),
+            gather_bytes: usize::try_from(options.limits().wal_segment_bytes).unwrap_or(usize::MAX),
+            dropped: Vec::new(),
+            metadata,
+        }
     }
 
     fn record(&mut self, first: SeqNo, count: u32, payload: &[u8]) -> Result<(), String> {
@@ -392,9 +408,22 @@ impl<'s> Replay<'s> {
             return Ok(());
         }
         let (options, arenas) = (self.options, &self.arenas);
-        let memtable = self.memtables.entry(id).or_insert_with(|| new_memtable(options, keyspace, arenas));
-        memtable.insert(key, Trailer::new(seqno, kind), value);
+        self.memtables.entry(id).or_insert_with(|| new_memtable(options, keyspace, arenas));
+        self.gathered.add(id, key, Trailer::new(seqno, kind), value);
+        if self.gathered.memory_bytes() >= self.gather_bytes {
+            self.insert_gathered();
+        }
         Ok(())
+    }
+
+    fn insert_gathered(&mut self) {
+        let memtables = &self.memtables;
+        self.gathered.drain_sorted(|id, key, trailer, value| {
+            // Those of a keyspace that was dropped since have no memtable any more.
+            if let Some(memtable) = memtables.get(&id) {
+                memtable.insert(key, trailer, value);
+            }
+        });
     }
 
     fn drop_keyspace(&mut self, id: KeyspaceId, seqno: SeqNo) -> Result<(), String> {
