@@ -269,6 +269,7 @@ fn a_record_with_other_operations_than_it_states_is_refused_before_they_are_inse
     for (first, count, fits) in [(1, 2, true), (1, 1, false), (1, 3, false), (1, 0, false), (MAX_SEQNO, 1, false)] {
         let mut replay = replay_into(&options, &state);
         assert_eq!(replay.record(first, count, &payload).is_ok(), fits, "{count} from {first} on");
+        replay.insert_gathered();
         let inserted = replay.memtables.get(&1).map_or(0, |memtable| memtable.entries());
         assert!(inserted <= count.into(), "{count} from {first} on");
     }
@@ -285,6 +286,7 @@ fn replayed_operations_have_the_numbers_that_they_were_written_with() {
     batch.put_in(7, 1, b"c", b"2");
     batch.metadata("last", Some("y"));
     replay.record(10, 3, &batch.encoded).unwrap();
+    replay.insert_gathered();
     let memtable = &replay.memtables[&1];
     assert_eq!((memtable.first_seqno(), memtable.last_seqno()), (Some(10), Some(12)));
     assert_eq!((memtable.entries(), memtable.tombstones()), (3, 1));
@@ -301,13 +303,16 @@ fn operations_that_tables_hold_or_a_drop_took_are_passed_over() {
     replay.record(19, 2, &[put("a"), put("b")].concat()).unwrap();
     assert!(replay.memtables.is_empty());
     replay.record(21, 1, &put("c")).unwrap();
+    replay.insert_gathered();
     assert_eq!(replay.memtables[&1].first_seqno(), Some(21));
+    replay.record(22, 1, &put("e")).unwrap();
     let mut drop = WriteBatch::new();
     drop.drop_keyspace(1);
-    replay.record(22, 1, &drop.encoded).unwrap();
-    replay.record(23, 1, &put("d")).unwrap();
-    assert!(replay.memtables.is_empty());
-    assert_eq!(replay.dropped, [(1, 22)]);
+    replay.record(23, 1, &drop.encoded).unwrap();
+    replay.record(24, 1, &put("d")).unwrap();
+    replay.insert_gathered();
+    assert!(replay.memtables.is_empty(), "what was gathered before the drop is passed over too");
+    assert_eq!(replay.dropped, [(1, 23)]);
 }
 
 #[test]
