@@ -214,6 +214,8 @@ fn newer(file: &Path, bytes: &mut [u8]) -> bool {
     let name = file.file_name().unwrap().to_string_lossy().into_owned();
     let at = match &name {
         name if name == "CURRENT" || name.starts_with("MANIFEST-") => 8,
+        // A segment that is made ready and not begun yet states no version.
+        name if name.ends_with(".wal") && bytes[..64].iter().all(|&byte| byte == 0) => return false,
         name if name.ends_with(".wal") => 12,
         name if name.ends_with(".table") => bytes.len() - 12,
         _ => return false,
