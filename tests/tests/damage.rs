@@ -208,14 +208,20 @@ fn a_flip_in_an_unsynced_log_leaves_a_first_part() {
     }
 }
 
+/// Whether a segment's header states the number in its name.
+fn begins(file: &Path, bytes: &[u8]) -> bool {
+    let number = u64::from_le_bytes(bytes[16..24].try_into().unwrap());
+    file.ends_with(format!("{number:06}.wal"))
+}
+
 /// Sets the format version of a file of each kind to the next one, and its checksum where the version is covered by
 /// one.
 fn newer(file: &Path, bytes: &mut [u8]) -> bool {
     let name = file.file_name().unwrap().to_string_lossy().into_owned();
     let at = match &name {
         name if name == "CURRENT" || name.starts_with("MANIFEST-") => 8,
-        // A segment that is made ready and not begun yet states no version.
-        name if name.ends_with(".wal") && bytes[..64].iter().all(|&byte| byte == 0) => return false,
+        // One that is made ready and not begun yet has no header, or that of the segment its file was before.
+        name if name.ends_with(".wal") && !begins(file, bytes) => return false,
         name if name.ends_with(".wal") => 12,
         name if name.ends_with(".table") => bytes.len() - 12,
         _ => return false,
