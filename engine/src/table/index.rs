@@ -6,6 +6,8 @@
 //! entry at or after (key, seqno) is always the one block to look in. The value is the block's [`Handle`]. Data blocks
 //! lie one after the other from offset 0.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::block::{Block, BlockBuilder, Reason, Sample};
@@ -60,10 +62,16 @@ impl Index {
     }
 
     /// Starts loading what [`lower_bound`](Index::lower_bound) of `key` and the [`handle`](Index::handle) of what it
-    /// finds lie in.
+    /// finds lie in; answers with the part of the index that is.
     #[inline]
-    pub(crate) fn prefetch(&self, key: &[u8], prefix: u64) {
-        self.block.prefetch_sampled(key, prefix, &self.sample);
+    pub(crate) fn prefetch(&self, key: &[u8], prefix: u64) -> Range<usize> {
+        self.block.prefetch_sampled(key, prefix, &self.sample)
+    }
+
+    /// [`lower_bound`](Index::lower_bound) in the part that [`prefetch`](Index::prefetch) found for the same key.
+    #[inline]
+    pub(crate) fn lower_bound_in(&self, key: &[u8], prefix: u64, seqno: SeqNo, part: &Range<usize>) -> usize {
+        self.block.lower_bound_in_part(key, prefix, seqno, part)
     }
 
     /// Where data block `ordinal` lies.

@@ -1,5 +1,6 @@
 //! Stepping through a table.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +14,17 @@ use crate::key::{MAX_SEQNO, SeqNo, Trailer, prefix_u64};
 /// Says that no block is loaded.
 const NO_BLOCK: usize = usize::MAX;
 
+/// How far a cursor found its way to a key.
+#[derive(Debug, Default)]
+enum Aimed {
+    #[default]
+    Nowhere,
+    /// The part of the index.
+    Part(Range<usize>),
+    /// The block.
+    Block(usize),
+}
+
 /// A cursor over a table. It holds one block at a time.
 #[derive(Debug)]
 pub(crate) struct TableCursor {
@@ -21,8 +33,8 @@ pub(crate) struct TableCursor {
     ordinal: usize,
     entry: BlockCursor,
     valid: bool,
-    /// The block that the key which was aimed at belongs into, until it is sought.
-    aimed: Option<usize>,
+    /// What is known of the key that was aimed at, until it is sought.
+    aimed: Aimed,
     /// Whether blocks that have to be read or decoded go into the block cache.
     fill_cache: bool,
 }
@@ -31,7 +43,7 @@ impl TableCursor {
     /// A cursor that stands nowhere.
     pub(crate) fn new(table: Arc<Table>) -> Self {
         let entry = BlockCursor::default();
-        TableCursor { table, ordinal: NO_BLOCK, entry, valid: false, aimed: None, fill_cache: true }
+        TableCursor { table, ordinal: NO_BLOCK, entry, valid: false, aimed: Aimed::Nowhere, fill_cache: true }
     }
 
     /// A cursor for one pass over tables that will not be read again: it leaves the block cache to those who come back.
@@ -42,9 +54,13 @@ impl TableCursor {
     /// The block that the key belongs into, if it was not found before.
     #[inline]
     fn find_block(&mut self, key: &[u8], prefix: u64, seqno: SeqNo) -> usize {
-        let found = self.aimed.take();
-        let found = found.unwrap_or_else(|| self.table.index().lower_bound(key, prefix, seqno));
-        debug_assert_eq!(found, self.table.index().lower_bound(key, prefix, seqno), "aimed at another key");
+        let index = self.table.index();
+        let found = match std::mem::take(&mut self.aimed) {
+            Aimed::Nowhere => index.lower_bound(key, prefix, seqno),
+            Aimed::Part(part) => index.lower_bound_in(key, prefix, seqno, &part),
+            Aimed::Block(ordinal) => ordinal,
+        };
+        debug_assert_eq!(found, index.lower_bound(key, prefix, seqno), "aimed at another key");
         found
     }
 
@@ -155,15 +171,15 @@ impl Cursor for TableCursor {
 
     fn aim(&mut self, at: Aim, key: &[u8], seqno: SeqNo, _backward: bool) -> Result<()> {
         self.valid = false;
-        self.aimed = None;
-        match at {
-            Aim::Index => self.table.prefetch_index(key, prefix_u64(key)),
+        let prefix = prefix_u64(key);
+        self.aimed = match at {
+            Aim::Index => Aimed::Part(self.table.prefetch_index(key, prefix)),
             Aim::Block => {
-                let ordinal = self.find_block(key, prefix_u64(key), seqno);
+                let ordinal = self.find_block(key, prefix, seqno);
                 self.table.prefetch_block(ordinal);
-                self.aimed = Some(ordinal);
+                Aimed::Block(ordinal)
             }
-        }
+        };
         Ok(())
     }
 

@@ -349,10 +349,10 @@ impl Table {
         Ok((handle, payload))
     }
 
-    /// Starts loading what a search for `key` looks at first.
+    /// Starts loading what a search for `key` looks at first; answers with that part of the index.
     #[inline]
-    pub(crate) fn prefetch_index(&self, key: &[u8], prefix: u64) {
-        self.index.prefetch(key, prefix);
+    pub(crate) fn prefetch_index(&self, key: &[u8], prefix: u64) -> Range<usize> {
+        self.index.prefetch(key, prefix)
     }
 
     /// Starts loading what a search in data block `ordinal` looks at, if it is mapped.

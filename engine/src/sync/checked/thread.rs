@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-pub(crate) use loom::thread::{Builder, JoinHandle, spawn};
+pub(crate) use loom::thread::{Builder, JoinHandle, spawn, yield_now};
 
 use super::{Condvar, Mutex};
 

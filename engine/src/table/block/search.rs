@@ -86,20 +86,27 @@ impl<B: Deref<Target = [u8]>> Block<B> {
     /// [`lower_bound`](Block::lower_bound) with the help of this block's [`Sample`].
     #[inline]
     pub(crate) fn lower_bound_sampled(&self, key: &[u8], prefix: u64, seqno: SeqNo, sample: &Sample) -> usize {
+        let part = self.prefetch_sampled(key, prefix, sample);
+        self.lower_bound_in_part(key, prefix, seqno, &part)
+    }
+
+    /// [`lower_bound`](Block::lower_bound) in the part that [`prefetch_sampled`](Block::prefetch_sampled) found for the
+    /// same key.
+    #[inline]
+    pub(crate) fn lower_bound_in_part(&self, key: &[u8], prefix: u64, seqno: SeqNo, part: &Range<usize>) -> usize {
         self.lower_bound_in(key, prefix, seqno, |prefix| {
-            let part = self.sampled(prefix, sample);
-            self.prefetch(&part);
-            part.start + count_less(self.prefixes().get(part).unwrap_or_default(), prefix)
+            part.start + count_less(self.prefixes().get(part.clone()).unwrap_or_default(), prefix)
         })
     }
 
-    /// Starts loading what [`lower_bound_sampled`](Block::lower_bound_sampled) of `key` and the value that it finds lie
-    /// in.
+    /// Finds the part of the block in which `key` belongs, and starts loading its keys and values.
     #[inline]
-    pub(crate) fn prefetch_sampled(&self, key: &[u8], prefix: u64, sample: &Sample) {
-        if let Target::Suffix(_, prefix) = self.target(key, prefix) {
-            self.prefetch(&self.sampled(prefix, sample));
-        }
+    pub(crate) fn prefetch_sampled(&self, key: &[u8], prefix: u64, sample: &Sample) -> Range<usize> {
+        // Without the shared prefix the answer is an end of the block, and no part is looked at.
+        let Target::Suffix(_, prefix) = self.target(key, prefix) else { return 0..0 };
+        let part = self.sampled(prefix, sample);
+        self.prefetch(&part);
+        part
     }
 
     /// Which entries are left to be searched for `prefix`: every one before a sampled one that is less is less, and none
