@@ -6,8 +6,8 @@ use std::sync::Arc;
 use loom::model::Builder;
 
 use super::{Journal, request};
-use crate::cursor::Cursor;
-use crate::key::{Lookup, SeqNo, Trailer, ValueKind};
+use crate::cursor::{Aim, Cursor};
+use crate::key::{Lookup, MAX_SEQNO, SeqNo, Trailer, ValueKind};
 use crate::memtable::{ArenaPool, Memtable, MemtableCursor};
 use crate::options::MemtableKind;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -142,6 +142,25 @@ fn a_cursor_beside_a_split_steps_on_every_key() {
                 keys.reverse();
             }
             assert!(keys == [10, 20, 30, 40] || keys == [10, 20, 25, 30, 40], "{keys:?}");
+        });
+    }
+}
+
+/// A cursor that found its way step by step stands where one that sought at once would, whatever a split does between
+/// the steps: the entry that was there, or the new one where it is nearer.
+#[test]
+fn an_aimed_seek_beside_a_split_finds_what_was_there() {
+    for (key, backward, old) in [(30, false, 30), (22, false, 30), (40, true, 30), (28, true, 20)] {
+        beside(&[10, 20, 30, 40], 25, move |memtable, _| {
+            let sought = u64::to_be_bytes(key);
+            let mut cursor = MemtableCursor::new(memtable.clone());
+            for at in [Aim::Index, Aim::Block] {
+                cursor.aim(at, &sought, MAX_SEQNO, backward).unwrap();
+            }
+            if backward { cursor.seek_before(&sought) } else { cursor.seek(&sought, MAX_SEQNO) }.unwrap();
+            let found = u64::from_be_bytes(cursor.key().try_into().unwrap());
+            let new_is_nearer = if backward { 25 < key && old < 25 } else { key <= 25 && 25 < old };
+            assert!(found == old || (found == 25 && new_is_nearer), "{found} for {key}");
         });
     }
 }
