@@ -103,6 +103,11 @@ pub struct Settings {
     /// End every workload after so many seconds; what was done by then is reported, and is what the next one finds
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub phase_seconds: Option<u64>,
+    /// End a workload that reads, or mixes reads and writes, after so many seconds; what loads, overwrites or deletes
+    /// goes on to its end, so that the next one finds the same store with every engine
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[serde(default)]
+    pub steady_seconds: Option<u64>,
 }
 
 impl Default for Settings {
@@ -127,6 +132,7 @@ impl Default for Settings {
             operations: None,
             seconds: 10,
             phase_seconds: None,
+            steady_seconds: None,
         }
     }
 }

@@ -37,6 +37,10 @@ pub(super) struct PeersArgs {
     /// End every workload after so many seconds; what was done by then is reported
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     phase_seconds: u64,
+    /// End a workload that reads, or mixes reads and writes, after so many seconds; what loads, overwrites or deletes
+    /// goes on to its end
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    steady_seconds: Option<u64>,
     /// Few keys, little memory, short phases: to see that all works, not to compare
     #[arg(long, conflicts_with_all = ["keys", "memory_mib"])]
     quick: bool,
@@ -85,6 +89,7 @@ impl PeersArgs {
             seed: self.seed,
             memory_mib: self.memory_mib,
             phase_seconds: Some(self.phase_seconds),
+            steady_seconds: self.steady_seconds,
             ..Settings::default()
         };
         if !self.quick {

@@ -211,10 +211,22 @@ impl Workload {
 
     /// After how many seconds it ends whether or not its steps are done.
     pub fn seconds(self, settings: &Settings) -> Option<u64> {
-        match self {
-            Workload::ReadWhileWriting => Some(settings.phase_seconds.unwrap_or(u64::MAX).min(settings.seconds)),
-            _ => settings.phase_seconds,
-        }
+        let own = if self == Workload::ReadWhileWriting { Some(settings.seconds) } else { None };
+        let steady = if self.builds() { None } else { settings.steady_seconds };
+        [own, steady, settings.phase_seconds].into_iter().flatten().min()
+    }
+
+    /// Whether what comes after it is to find all of what it does.
+    fn builds(self) -> bool {
+        matches!(
+            self,
+            Workload::FillSeq
+                | Workload::FillRandom
+                | Workload::FillBatch
+                | Workload::BulkLoad
+                | Workload::Overwrite
+                | Workload::DeleteRandom
+        )
     }
 
     /// How many steps a thread takes at a time.
@@ -287,6 +299,20 @@ mod tests {
             let json = serde_json::to_string(workload).unwrap();
             assert_eq!(json, format!("\"{}\"", workload.name()));
         }
+    }
+
+    #[test]
+    fn only_what_builds_a_store_goes_on_after_the_time_of_the_others() {
+        let settings =
+            Settings { phase_seconds: Some(60), steady_seconds: Some(3), seconds: 10, ..Settings::default() };
+        let limits = |settings: &Settings| {
+            use Workload::{FillRandom, Overwrite, ReadRandom, ReadWhileWriting, YcsbD};
+            [FillRandom, Overwrite, ReadRandom, YcsbD, ReadWhileWriting].map(|workload| workload.seconds(settings))
+        };
+        assert_eq!(limits(&settings), [60, 60, 3, 3, 3].map(Some));
+        let settings = Settings { phase_seconds: None, ..settings };
+        assert_eq!(limits(&settings), [None, None, Some(3), Some(3), Some(3)]);
+        assert_eq!(limits(&Settings::default()), [None, None, None, None, Some(10)]);
     }
 
     #[test]
