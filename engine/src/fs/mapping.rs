@@ -78,7 +78,7 @@ impl MappedSync for Mapping {
         // wants it.
         let (start, bytes) = (range.start as usize, (end - range.start) as usize);
         if bytes >= UNMAP_BYTES {
-            self.unmap(start, bytes)?;
+            self.unmap(start, bytes);
         }
         self.0.flush_range(start, bytes)
     }
@@ -89,17 +89,17 @@ impl Mapping {
     /// file. To write a page back the system has to notice the next write to it, and so takes the right to write from
     /// all processors, page by page: while 16 MiB were synced, a writer of the next segment was interrupted 4,096 times
     /// for six microseconds each. Pages that are in no table need that not, and leaving them takes one interrupt.
+    ///
+    /// It only saves time, so it may be refused: memory that the process has locked stays where it is.
     #[cfg(target_os = "linux")]
-    fn unmap(&self, start: usize, bytes: usize) -> io::Result<()> {
+    fn unmap(&self, start: usize, bytes: usize) {
         // SAFETY: the advice is unchecked because in a private mapping it undoes writes. This one is shared: its pages
         // are the file's, wherever they are mapped, and no reference into it exists.
-        unsafe { self.0.unchecked_advise_range(UncheckedAdvice::DontNeed, start, bytes) }
+        let _refused = unsafe { self.0.unchecked_advise_range(UncheckedAdvice::DontNeed, start, bytes) };
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn unmap(&self, _start: usize, _bytes: usize) -> io::Result<()> {
-        Ok(())
-    }
+    fn unmap(&self, _start: usize, _bytes: usize) {}
 }
 
 /// The whole of `file` as shared, read-only bytes.
