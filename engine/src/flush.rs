@@ -23,16 +23,6 @@ use crate::version::edit::{Edit, KeyspaceEdit, LogFloor};
 use crate::version::state::ManifestState;
 use crate::wal::Wal;
 
-/// Makes the log's next segment ready if it is time for that; whether it was.
-pub(crate) fn prepare_log(store: &Store) -> bool {
-    let Some(wal) = store.wal.as_ref().filter(|wal| wal.needs_spare()) else { return false };
-    if let Err(error) = wal.prepare_spare() {
-        // Nothing is in doubt: the roll makes its segment itself, or is the one to fail.
-        tracing::warn!(%error, "preparing a log segment");
-    }
-    true
-}
-
 /// Flushes the sealed memtables of the next tree that waits; whether there was one.
 ///
 /// # Errors
@@ -83,7 +73,7 @@ fn write_table(store: &Store, tree: &Tree, sealed: &[Arc<Memtable>], newest: Seq
     let written = cursor.seek_to_first().and_then(|()| {
         outputs.write_all(&mut cursor, None, &mut retention, &mut |_| true, &mut || {
             // Writers fill segments meanwhile.
-            prepare_log(store);
+            store.prepare_log();
             Ok(())
         })
     });

@@ -32,7 +32,7 @@ impl Maintenance {
         }
         Ok(flush::flush_next(store)?
             || help(store)
-            || flush::prepare_log(store)
+            || store.prepare_log()
             || self.shorten_log()
             // Before compactions, which would pile up more.
             || purge(store)
@@ -130,7 +130,7 @@ fn ran(job: Started) -> Result<()> {
 
 /// Between pieces of a compaction: neither the log nor a flush waits for its end.
 fn flush_first(store: &Store) -> Result<()> {
-    flush::prepare_log(store);
+    store.prepare_log();
     if store.flushes.is_empty() { Ok(()) } else { flush::flush_next(store).map(|_| ()) }
 }
 

@@ -254,7 +254,7 @@ pub(crate) struct Limits {
     pub(crate) block_cache_bytes: usize,
     /// What open tables hold on the heap.
     pub(crate) table_memory_bytes: usize,
-    /// What a table being written is appended in, and what a memtable's memory grows by: a power of two.
+    /// What a table being written is appended in at most, and what a memtable's memory grows by: a power of two.
     pub(crate) buffer_bytes: usize,
     /// A full-grown log segment.
     pub(crate) wal_segment_bytes: u64,

@@ -91,6 +91,16 @@ pub(crate) struct Trees {
 static INSTANCES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
 impl Store {
+    /// Makes the log's next segments ready if it is time for that; whether it was.
+    pub(crate) fn prepare_log(&self) -> bool {
+        let Some(wal) = self.wal.as_ref().filter(|wal| wal.needs_spare()) else { return false };
+        if let Err(error) = wal.prepare_spare() {
+            // Nothing is in doubt: the roll makes its segment itself, or is the one to fail.
+            tracing::warn!(%error, "preparing a log segment");
+        }
+        true
+    }
+
     pub(crate) fn new(parts: StoreParts) -> Self {
         let health = if parts.options.read_only { Health::read_only() } else { Health::default() };
         let memtables =

@@ -213,6 +213,7 @@ impl<O> Cursor for BTreeCursor<O> {
                 self.aimed = (!leaf.is_null()).then(|| (at, at_start(leaf), version));
             }
             (Aim::Block, Some((_, leaf, version))) => {
+                // May be torn; `try_step` notices when it seeks from here.
                 let place = leaf.in_leaf(&target);
                 let first = if backward { place.position.saturating_sub(AHEAD) } else { place.position };
                 (first..place.order.len()).take(AHEAD).for_each(|at| Record::prefetch(place.record_at(at)));
