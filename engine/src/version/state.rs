@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::batch::KeyspaceId;
 use crate::key::SeqNo;
+use crate::name::KeyspaceName;
 use crate::options::KeyspaceOptions;
 use crate::table::TableMeta;
 
@@ -127,6 +128,10 @@ impl ManifestState {
         let id = created.id;
         if id < self.next_keyspace_id {
             return Err(format!("keyspace id {id} is used again"));
+        }
+        // One that is listed must also be one that can be asked for.
+        if KeyspaceName::check(&created.name).is_err() {
+            return Err(format!("keyspace {id} has a name that no keyspace may have, {:?}", created.name));
         }
         if self.keyspaces.values().any(|keyspace| keyspace.name == created.name) {
             return Err(format!("keyspace {id} has the name of a live one, {:?}", created.name));

@@ -105,6 +105,8 @@ fn what_does_not_fit_is_refused() {
         ("a dropped keyspace", change(1, vec![], vec![])),
         ("an id again", created(1, "new")),
         ("a name twice", created(9, "a")),
+        ("no name", created(9, "")),
+        ("a control character in a name", created(9, "pack\u{4}d")),
         ("the last id", created(KeyspaceId::MAX, "new")),
         ("dropping what is not there", Edit { dropped: vec![(1, 99)], ..Edit::default() }),
         ("forgetting a live one", Edit { forgotten: vec![0], ..Edit::default() }),
