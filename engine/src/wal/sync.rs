@@ -43,7 +43,7 @@ struct SyncState {
 }
 
 /// Segments below this one are durable, and this one is up to `offset`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Reached {
     segment: u64,
     offset: u64,
@@ -60,25 +60,26 @@ impl Syncs {
     /// Waits until nobody syncs and `is_done` or it is this caller's turn. `None` if it is done.
     fn wait_for_turn(&self, dir: &Path, is_done: impl Fn() -> bool) -> Result<Option<Turn<'_>>> {
         let mut state = loop {
+            // Acquire pairs with the release when a sync ended: then what it reached is seen too.
+            let ended = self.ended.load(Ordering::Acquire);
+            // Without the lock: all that waited look at the same time.
             if is_done() {
                 return Ok(None);
             }
             let mut state = self.state.lock();
+            if self.ended.load(Ordering::Relaxed) != ended {
+                // It may be done by now.
+                continue;
+            }
             if !state.is_running {
                 break state;
             }
-            // Relaxed: stored under the lock.
-            let ended = self.ended.load(Ordering::Relaxed);
             state.waiting.push(thread::current());
             drop(state);
-            // Acquire pairs with the release when the sync ended: then the number that it reached is seen too.
-            while self.ended.load(Ordering::Acquire) == ended {
+            while self.ended.load(Ordering::Relaxed) == ended {
                 thread::park();
             }
         };
-        if is_done() {
-            return Ok(None);
-        }
         if let Some((kind, reason)) = &state.failed {
             return Err(Error::io("sync the log", dir)(io::Error::new(*kind, reason.clone())));
         }
@@ -140,7 +141,16 @@ impl Wal {
     /// # Errors
     /// As [`sync_through`](Wal::sync_through).
     pub(crate) fn sync_all(&self) -> Result<()> {
-        match self.syncs.wait_for_turn(&self.dir, || false)? {
+        // Both: metadata alone has no number, and bytes may be synced before their number is published.
+        let seqno = self.last_logged_seqno();
+        let end = {
+            let list = self.segments.lock();
+            let active = list.active();
+            // Acquire pairs with the writer's release: the bytes below the end are whole.
+            Reached { segment: active.number, offset: active.end.load(Ordering::Acquire) }
+        };
+        let is_done = || self.synced_seqno() >= seqno && self.syncs.state.lock().reached >= end;
+        match self.syncs.wait_for_turn(&self.dir, is_done)? {
             Some(turn) => self.sync_appended(turn),
             None => Ok(()),
         }
