@@ -1,10 +1,11 @@
 //! Sealed memtables become a level-0 table.
 //!
-//! Order (DESIGN: a file's life): sync the log up to the memtables' newest write, write and sync the table, sync the
-//! directory, append and sync the edit, publish. The log comes first because the edit makes this keyspace's writes
-//! durable: a power cut must not keep them and take back an earlier write to another keyspace.
+//! Order: write and sync the table, sync the directory, sync the log, append and sync the edit, publish. The log comes
+//! before the edit because that makes this keyspace's writes durable: a power cut must not keep them and take back an
+//! earlier write to another keyspace. Segments that the same edit lets go of hold nothing that is not in tables, so they
+//! are not synced: most of the log never gets to storage if nobody asks for it sooner.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::batch::KeyspaceId;
@@ -21,7 +22,7 @@ use crate::table::handle::TableHandle;
 use crate::tree::Tree;
 use crate::version::edit::{Edit, KeyspaceEdit, LogFloor};
 use crate::version::state::ManifestState;
-use crate::wal::Wal;
+use crate::wal::{Floor, Mark, Wal};
 
 /// Flushes the sealed memtables of the next tree that waits; whether there was one.
 ///
@@ -45,16 +46,17 @@ pub(crate) fn flush_tree(store: &Store, tree: &Arc<Tree>) -> Result<()> {
 }
 
 /// Flushes all memtables of `tree` that are sealed now into one table; whether there were any. The caller holds
-/// `flushing`.
+/// `flushing`. Segments that are not needed any more stay until [`release_log`] is called.
 pub(crate) fn flush_sealed(store: &Store, wal: &Wal, tree: &Arc<Tree>) -> Result<bool> {
     let sealed = tree.view().sealed.clone();
     if sealed.is_empty() || tree.is_dropped() {
         return Ok(false);
     }
+    // Before the table is written: what is logged meanwhile need not be synced.
+    let moment = Moment::now(store, wal);
     let newest = sealed.iter().filter_map(|memtable| memtable.last_seqno()).max().unwrap_or(0);
-    wal.sync_through(newest)?;
     let tables = write_table(store, tree, &sealed, newest)?;
-    let installed = install(store, wal, tree, &sealed, newest, tables)?;
+    let installed = install(store, wal, tree, &sealed, newest, tables, moment)?;
     if installed {
         let flushed_bytes = sealed.iter().map(|memtable| memtable.bytes()).sum();
         // Freed before it is given to others.
@@ -62,6 +64,39 @@ pub(crate) fn flush_sealed(store: &Store, wal: &Wal, tree: &Arc<Tree>) -> Result
         store.shrink_memtables(flushed_bytes);
     }
     Ok(installed)
+}
+
+/// What was true at some moment and would be lost with the log that goes.
+///
+/// None of it may be ahead of the log that is on storage when the manifest says it: after a power cut data and position
+/// would disagree, and numbers be passed over that the log never gave.
+struct Moment {
+    metadata: BTreeMap<String, Vec<u8>>,
+    last_seqno: SeqNo,
+    /// Read last, so that it covers the others.
+    mark: Mark,
+}
+
+impl Moment {
+    fn now(store: &Store, wal: &Wal) -> Self {
+        let (metadata, last_seqno) = (store.metadata.encoded(), store.visible());
+        Moment { metadata, last_seqno, mark: wal.mark() }
+    }
+
+    /// Says how far the log is synced, and where it begins if that moves on.
+    fn edit(self, state: &ManifestState, wal: &Wal, floor: Option<Floor>) -> Edit {
+        let synced_seqno = wal.synced_seqno().max(self.mark.seqno());
+        let edit = Edit { log_synced_seqno: Some(synced_seqno.max(state.log_synced_seqno)), ..Edit::default() };
+        let Some(floor) = floor.filter(|floor| floor.segment > state.log_floor.segment) else { return edit };
+        let forgotten = state.dropped.iter().filter(|(_, dropped)| dropped.seqno <= floor.prev_seqno);
+        Edit {
+            log_floor: Some(LogFloor { segment: floor.segment, prev_seqno: floor.prev_seqno }),
+            last_seqno: Some(self.last_seqno.max(state.last_seqno)),
+            metadata: Some(self.metadata),
+            forgotten: forgotten.map(|(id, _)| *id).collect(),
+            ..edit
+        }
+    }
 }
 
 /// Writes what live readers can still see of the memtables; at most one table, since level 0 takes any size.
@@ -91,8 +126,12 @@ fn install(
     sealed: &[Arc<Memtable>],
     newest: SeqNo,
     tables: Vec<TableMeta>,
+    moment: Moment,
 ) -> Result<bool> {
     let handles: Vec<_> = tables.iter().map(|meta| (0, TableHandle::new(meta.clone(), store.tables.clone()))).collect();
+    let mark = moment.mark;
+    let floor = wal.plan_release(flushed_through(store, sealed), mark);
+    wal.sync_kept(floor.map_or(0, |floor| floor.segment), mark)?;
     let installed = store.versions.install(
         |state| {
             if !state.keyspaces.contains_key(&tree.id) {
@@ -100,46 +139,29 @@ fn install(
             }
             let added = tables.into_iter().map(|meta| (0, meta)).collect();
             let keyspace = KeyspaceEdit { id: tree.id, flushed_seqno: Some(newest), added, removed: Vec::new() };
-            Some(Edit {
-                keyspaces: vec![keyspace],
-                log_synced_seqno: Some(wal.synced_seqno().max(state.log_synced_seqno)),
-                ..Edit::default()
-            })
+            Some(Edit { keyspaces: vec![keyspace], ..moment.edit(state, wal, floor) })
         },
         || tree.install(sealed, handles.clone(), &[]),
     )?;
-    if installed.is_none() {
-        handles.iter().for_each(|(_, handle)| handle.mark_obsolete());
+    match installed {
+        Some(_) => wal.note_kept(mark),
+        None => handles.iter().for_each(|(_, handle)| handle.mark_obsolete()),
     }
     Ok(installed.is_some())
 }
 
 /// Lets go of the log that nothing needs any more: first the manifest says so, then the segments go.
 pub(crate) fn release_log(store: &Store, wal: &Wal) -> Result<()> {
-    let Some(floor) = wal.plan_release(flushed_through(store)) else { return Ok(()) };
-    // Neither the metadata in the edit nor the number may be ahead of the log that is on storage: after a power cut data
-    // and position would disagree, and numbers be passed over that the log never gave.
-    let (metadata, last_seqno) = (store.metadata.encoded(), store.visible());
-    wal.sync_all()?;
-    let released = store.versions.install(
-        |state| {
-            let moves_on = floor.segment > state.log_floor.segment;
-            let forgotten = state.dropped.iter().filter(|(_, dropped)| dropped.seqno <= floor.prev_seqno);
-            moves_on.then(|| Edit {
-                log_floor: Some(LogFloor { segment: floor.segment, prev_seqno: floor.prev_seqno }),
-                log_synced_seqno: Some(wal.synced_seqno().max(state.log_synced_seqno)),
-                last_seqno: Some(last_seqno.max(state.last_seqno)),
-                metadata: Some(metadata),
-                forgotten: forgotten.map(|(id, _)| *id).collect(),
-                ..Edit::default()
-            })
-        },
-        || (),
-    )?;
-    if released.is_some() {
-        wal.release_below(floor.segment);
-        forget_names(store, &known_keyspaces(store));
+    let moment = Moment::now(store, wal);
+    let mark = moment.mark;
+    let Some(floor) = wal.plan_release(flushed_through(store, &[]), mark) else { return Ok(()) };
+    if store.versions.with_state(|state| state.log_floor.segment) < floor.segment {
+        wal.sync_kept(floor.segment, mark)?;
+        store.versions.install(|state| Some(moment.edit(state, wal, Some(floor))), || ())?;
+        wal.note_kept(mark);
     }
+    wal.release_below(floor.segment);
+    forget_names(store, &known_keyspaces(store));
     Ok(())
 }
 
@@ -170,13 +192,15 @@ pub(crate) fn note_synced(store: &Store, wal: &Wal) -> Result<()> {
     store.versions.install(|state| Some(edit(state)), || ()).map(|_| ())
 }
 
-/// Every write up to the answer is in tables (or was never logged). The visible number is read before the views: a
-/// write that is logged but not yet in a memtable is above it.
-fn flushed_through(store: &Store) -> SeqNo {
+/// Every write up to the answer is in tables (or was never logged), or in one of `flushed`. The visible number is read
+/// before the views: a write that is logged but not yet in a memtable is above it.
+fn flushed_through(store: &Store, flushed: &[Arc<Memtable>]) -> SeqNo {
     let visible = store.visible();
     let mut through = visible;
     for tree in store.live_trees() {
-        for first in tree.view().memtables().filter_map(|memtable| memtable.first_seqno()) {
+        let view = tree.view();
+        let others = view.memtables().filter(|memtable| !flushed.iter().any(|other| Arc::ptr_eq(memtable, other)));
+        for first in others.filter_map(|memtable| memtable.first_seqno()) {
             through = through.min(first - 1);
         }
     }

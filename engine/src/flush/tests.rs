@@ -1,6 +1,6 @@
 use super::*;
 use crate::batch::WriteBatch;
-use crate::fs::{Fault, FaultFileSystem, Op, SimFileSystem};
+use crate::fs::{Fault, FaultFileSystem, Keep, Op, SimFileSystem};
 use crate::options::Durability;
 use crate::testing::{
     DIRECTORY, files, fill, keyspace, manifest_state, open, options, set_metadata, store, wal, writer,
@@ -20,11 +20,11 @@ fn the_log_is_needed_from_the_first_write_that_no_table_holds() {
     for ks in [&a, &a, &a, &b, &a] {
         ks.put("k", "v").unwrap();
     }
-    assert_eq!(flushed_through(store(&db)), 0);
+    assert_eq!(flushed_through(store(&db), &[]), 0);
     a.flush().unwrap();
-    assert_eq!(flushed_through(store(&db)), 3);
+    assert_eq!(flushed_through(store(&db), &[]), 3);
     b.flush().unwrap();
-    assert_eq!(flushed_through(store(&db)), 5);
+    assert_eq!(flushed_through(store(&db), &[]), 5);
 }
 
 #[test]
@@ -41,6 +41,38 @@ fn a_flush_notes_what_its_table_holds_and_how_far_the_log_is_synced() {
     assert_eq!((state.keyspaces[&2].flushed_seqno, state.keyspaces[&2].levels[0].len()), (0, 0));
     assert!(a.tree().view().sealed.is_empty());
     assert_eq!(store(&db).memtable_bytes(), a.tree().view().active.bytes() + b.tree().view().active.bytes());
+}
+
+/// What a power cut after the flush leaves: of the log only what was synced.
+fn keys_after_power_cut(fs: &SimFileSystem, name: &str) -> usize {
+    let left = fs.crash_clone(Keep::Nothing, 0);
+    keyspace(&open(&left), name).iter().collect::<Result<Vec<_>>>().unwrap().len()
+}
+
+#[test]
+fn log_that_goes_with_the_flush_is_not_synced() {
+    let fs = SimFileSystem::new();
+    let db = open(&fs);
+    let ks = keyspace(&db, "ks");
+    fill(&ks, "", 900_000);
+    let (segments, syncs) = (wal(&db).active_segment(), wal(&db).sync_count());
+    assert!(segments >= 3 && ks.tree().view().sealed.is_empty());
+    ks.flush().unwrap();
+    assert_eq!((manifest_state(&fs).log_floor.segment, wal(&db).sync_count()), (segments, syncs + 1));
+    assert_eq!((wal(&db).synced_seqno(), keys_after_power_cut(&fs, "ks")), (900, 900));
+}
+
+#[test]
+fn log_that_another_keyspace_needs_is_synced_before_the_flush_shows() {
+    let fs = SimFileSystem::new();
+    let db = open(&fs);
+    let (ks, other) = (keyspace(&db, "ks"), keyspace(&db, "other"));
+    other.put("first", "v").unwrap();
+    fill(&ks, "", 900_000);
+    let (segments, syncs) = (wal(&db).active_segment(), wal(&db).sync_count());
+    ks.flush().unwrap();
+    assert_eq!((manifest_state(&fs).log_floor.segment, wal(&db).sync_count()), (1, syncs + segments));
+    assert_eq!((keys_after_power_cut(&fs, "other"), keys_after_power_cut(&fs, "ks")), (1, 900));
 }
 
 #[test]
@@ -129,10 +161,11 @@ fn a_table_of_a_keyspace_that_went_meanwhile_is_not_installed() {
     let ks = keyspace(&db, "ks");
     ks.put("k", "v").unwrap();
     let sealed = vec![ks.tree().view().active.clone()];
+    let moment = Moment::now(store(&db), wal(&db));
     let tables = write_table(store(&db), ks.tree(), &sealed, 1).unwrap();
     assert_eq!(tables.len(), 1);
     assert!(db.drop_keyspace("ks").unwrap());
-    assert!(!install(store(&db), wal(&db), ks.tree(), &sealed, 1, tables).unwrap());
+    assert!(!install(store(&db), wal(&db), ks.tree(), &sealed, 1, tables, moment).unwrap());
     assert_eq!(ks.tree().view().version.tables().count(), 0);
 }
 

@@ -9,9 +9,9 @@ use super::{Journal, request};
 use crate::error::Result;
 use crate::fs::{FileSystem, Keep, SimFileSystem};
 use crate::key::SeqNo;
-use crate::sync::thread;
+use crate::sync::{Mutex, thread};
 use crate::wal::replay::{ReplayInput, replay};
-use crate::wal::{Wal, WalOptions, WalWriter, create};
+use crate::wal::{Floor, Wal, WalOptions, WalWriter, create};
 use crate::write::queue::{Commit, CommitQueue, Request};
 
 const THREADS: u8 = 3;
@@ -73,14 +73,21 @@ impl Commit for Log {
     }
 }
 
-/// The records that a power cut now, which takes everything that is not synced, would leave.
-fn count_after_power_cut(sim: &SimFileSystem, dir: &Path) -> SeqNo {
+/// Where the manifest says that the log begins; everything before that is in tables.
+type Manifest = Mutex<Floor>;
+
+/// The last record that a power cut now, which takes everything that is not synced, would leave.
+fn last_after_power_cut(sim: &SimFileSystem, dir: &Path, manifest: &Manifest) -> SeqNo {
+    // The lock: no segment that it says is needed may go meanwhile.
+    let floor = manifest.lock();
     let left = sim.crash_clone(Keep::Nothing, 0);
-    let input = ReplayInput { database_id: 1, floor_segment: 1, synced_seqno: 0, prev_seqno_floor: 0 };
+    let (floor_segment, prev_seqno_floor) = (floor.segment, floor.prev_seqno);
+    let input = ReplayInput { database_id: 1, floor_segment, synced_seqno: 0, prev_seqno_floor };
     replay(&left, dir, &input, true, &mut |_, _, _, _, _| Ok(())).unwrap().last_logged_seqno
 }
 
-/// Callers share syncs, over segments that roll, and each finds its record on storage when its sync is done.
+/// Callers share syncs, over segments that roll and are let go of, as by flushes, and each finds its record on storage
+/// when its sync is done.
 #[test]
 fn what_a_shared_sync_acknowledged_survives_a_power_cut() {
     explore_at_random(1500, || {
@@ -90,24 +97,49 @@ fn what_a_shared_sync_acknowledged_survives_a_power_cut() {
         let options = WalOptions { segment_bytes: 4096, max_retained_bytes: u64::MAX };
         let (wal, writer) = create(Arc::new(sim.clone()), dir, 1, 1, 0, options).unwrap();
         let queue = Arc::new(CommitQueue::new(Log { writer, last_seqno: 0 }));
+        let manifest = Arc::new(Mutex::new(Floor { segment: 1, prev_seqno: 0 }));
         let callers: Vec<_> = (0..THREADS)
             .map(|_| {
-                let (queue, wal, sim) = (queue.clone(), wal.clone(), sim.clone());
-                thread::spawn(move || commit_synced(&queue, &wal, &sim, dir))
+                let (queue, wal, sim, manifest) = (queue.clone(), wal.clone(), sim.clone(), manifest.clone());
+                thread::spawn(move || commit_synced(&queue, &wal, &sim, dir, &manifest))
             })
             .collect();
-        callers.into_iter().for_each(|caller| caller.join().unwrap());
-        assert_eq!(wal.synced_seqno(), SeqNo::from(THREADS) * 2);
+        let flushes: Vec<_> = (0..2)
+            .map(|_| {
+                let (wal, manifest) = (wal.clone(), manifest.clone());
+                thread::spawn(move || (0..2).for_each(|_| flush(&wal, &manifest)))
+            })
+            .collect();
+        callers.into_iter().chain(flushes).for_each(|thread| thread.join().unwrap());
+        assert_eq!(wal.synced_seqno(), SeqNo::from(THREADS) * 4);
     });
 }
 
-fn commit_synced(queue: &CommitQueue<Log>, wal: &Wal, sim: &SimFileSystem, dir: &Path) {
+/// Tables hold everything logged so far.
+fn flush(wal: &Wal, manifest: &Manifest) {
+    let mark = wal.mark();
+    let floor = wal.plan_release(mark.seqno(), mark);
+    wal.sync_kept(floor.map_or(0, |floor| floor.segment), mark).unwrap();
+    if let Some(floor) = floor {
+        let mut known = manifest.lock();
+        if known.segment < floor.segment {
+            *known = floor;
+        }
+    }
+    wal.note_kept(mark);
+    if let Some(floor) = floor {
+        wal.release_below(floor.segment);
+    }
+}
+
+fn commit_synced(queue: &CommitQueue<Log>, wal: &Wal, sim: &SimFileSystem, dir: &Path, manifest: &Manifest) {
+    let commit = || queue.commit(Request { encoded: vec![7; 1500], ..request(0) }).1.unwrap();
     for _ in 0..2 {
-        let (_, answer) = queue.commit(Request { encoded: vec![7; 1500], ..request(0) });
-        let seqno = answer.unwrap();
+        commit();
+        let seqno = commit();
         wal.sync_through(seqno).unwrap();
         assert!(wal.synced_seqno() >= seqno);
-        let left = count_after_power_cut(sim, dir);
+        let left = last_after_power_cut(sim, dir, manifest);
         assert!(left >= seqno, "{seqno} was acknowledged as synced, and the cut left {left}");
     }
 }

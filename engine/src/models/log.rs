@@ -45,10 +45,12 @@ fn write(wal: &Wal, mut writer: WalWriter, from: SeqNo) {
 /// written.
 fn release(wal: &Wal) {
     loop {
-        let last = wal.last_logged_seqno();
-        wal.sync_all().unwrap();
+        let mark = wal.mark();
+        let last = mark.seqno();
         wal.prepare_spare().unwrap();
-        if let Some(floor) = wal.plan_release(last) {
+        if let Some(floor) = wal.plan_release(last, mark) {
+            wal.sync_kept(floor.segment, mark).unwrap();
+            wal.note_kept(mark);
             wal.release_below(floor.segment);
         }
         if last == RECORDS {

@@ -32,6 +32,8 @@ pub(crate) mod tail;
 mod tests;
 mod writer;
 
+pub(crate) use retention::Floor;
+pub(crate) use sync::Mark;
 pub(crate) use writer::WalWriter;
 
 /// The length of a log's first segment, in bytes; each next one doubles up to [`WalOptions::segment_bytes`].
@@ -244,6 +246,12 @@ impl Wal {
             }
         }
         Ok(records)
+    }
+
+    /// How often a segment was synced.
+    #[cfg(test)]
+    pub(crate) fn sync_count(&self) -> u64 {
+        self.sync_count.load(Ordering::Relaxed)
     }
 
     /// The number of the oldest segment that is still listed.

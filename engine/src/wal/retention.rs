@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::sync::Mark;
 use super::{SegmentList, Wal};
 use crate::error::{Error, Result};
 use crate::key::SeqNo;
@@ -170,31 +171,31 @@ impl Wal {
         list.live.iter().skip(flushed).map(|listed| listed.segment.end.load(Ordering::Relaxed)).sum()
     }
 
-    /// Which segments may go, given that everything up to `flushed_seqno` is in tables: all below the number answered,
-    /// if any. They are no longer offered to new tails and pins from then on. Write the number into the manifest, sync
-    /// that, then call [`release_below`](Wal::release_below).
+    /// Which segments may go once everything up to `flushed_seqno` is in tables: all below the number answered, if any.
+    /// They are no longer offered to new tails and pins from then on. Sync the log from there on up to `mark`, write the
+    /// number into the manifest, sync that, then call [`release_below`](Wal::release_below).
     ///
+    /// Nothing goes that was logged after `mark`: the manifest says beside the floor what else was true at that moment.
     /// Cursors that hold back more than [`max_retained_bytes`](super::WalOptions::max_retained_bytes) are invalidated
     /// here.
-    pub(crate) fn plan_release(&self, flushed_seqno: SeqNo) -> Option<Floor> {
-        // What is not synced is not released: the next segment's records would lose the chain that proves them.
-        let flushed_seqno = flushed_seqno.min(self.synced_seqno());
+    pub(crate) fn plan_release(&self, flushed_seqno: SeqNo, mark: Mark) -> Option<Floor> {
+        let flushed_seqno = flushed_seqno.min(mark.seqno());
         let mut list = self.segments.lock();
         list.flushed_seqno = list.flushed_seqno.max(flushed_seqno);
-        let flushed = list.count_through(list.flushed_seqno);
+        // Not what others said: their tables may not be in the manifest yet.
+        let flushed = list.count_through(flushed_seqno);
         list.invalidate(flushed, self.options.max_retained_bytes);
         // Relaxed, both: invalidation happens under the lock held here; for the number see `Cursor::advance`.
         let valid = list.cursors.iter().filter(|cursor| !cursor.invalidated.load(Ordering::Relaxed));
         let needed = valid.map(|cursor| cursor.needs.load(Ordering::Relaxed)).min();
-        let free = match needed {
-            Some(needed) => flushed.min(list.count_through(needed.saturating_sub(1))),
-            None => flushed,
-        };
-        let floor = list.live[free].segment.number.max(list.planned_floor);
-        list.planned_floor = floor;
-        let first = list.live.iter().find(|listed| listed.segment.number >= floor)?;
-        let prev_seqno = first.segment.prev_seqno;
-        (floor > list.live[0].segment.number).then_some(Floor { segment: floor, prev_seqno })
+        let passed = needed.map_or(flushed, |needed| list.count_through(needed.saturating_sub(1)));
+        // The mark's own segment may hold metadata behind it, which has no number.
+        let before_mark = list.live.iter().take_while(|listed| listed.segment.number < mark.segment()).count();
+        let first = &list.live[flushed.min(passed).min(before_mark)].segment;
+        let floor = Floor { segment: first.number, prev_seqno: first.prev_seqno };
+        let is_new = floor.segment > list.live[0].segment.number;
+        list.planned_floor = list.planned_floor.max(floor.segment);
+        is_new.then_some(floor)
     }
 
     /// Lets go of the segments below `floor`, as [`plan_release`](Wal::plan_release) answered it and the manifest says

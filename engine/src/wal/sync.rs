@@ -49,6 +49,26 @@ struct Reached {
     offset: u64,
 }
 
+/// How far the log went at some moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    seqno: SeqNo,
+    /// Its bytes end at or before this place, and so does metadata logged by then, which has no number.
+    place: Reached,
+}
+
+impl Mark {
+    /// The last number logged.
+    pub(crate) fn seqno(&self) -> SeqNo {
+        self.seqno
+    }
+
+    /// The segment that was being appended to.
+    pub(super) fn segment(&self) -> u64 {
+        self.place.segment
+    }
+}
+
 impl Syncs {
     /// Those of a log in which nothing from segment `first_unproven` on is known to be durable.
     pub(super) fn from(first_unproven: u64) -> Self {
@@ -110,7 +130,9 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let waiting = {
             let mut state = self.syncs.state.lock();
-            (state.reached, state.is_running, state.served) = (self.reached, false, state.waiting.len());
+            // It may have been moved meanwhile; see `Wal::note_kept`.
+            state.reached = state.reached.max(self.reached);
+            (state.is_running, state.served) = (false, state.waiting.len());
             // Release: see `wait_for_turn`.
             self.syncs.ended.fetch_add(1, Ordering::Release);
             std::mem::take(&mut state.waiting)
@@ -136,53 +158,87 @@ impl Wal {
         }
     }
 
+    /// How far the log goes now.
+    pub(crate) fn mark(&self) -> Mark {
+        // The number first: what is read after it covers every record up to it.
+        let seqno = self.last_logged_seqno();
+        let active = self.segments.lock().active().clone();
+        // Acquire pairs with the writer's release: the bytes below the end are whole.
+        let place = Reached { segment: active.number, offset: active.end.load(Ordering::Acquire) };
+        Mark { seqno, place }
+    }
+
+    /// Both: metadata alone has no number, and bytes may be synced before their number is published.
+    fn is_synced(&self, mark: Mark) -> bool {
+        self.synced_seqno() >= mark.seqno && self.syncs.state.lock().reached >= mark.place
+    }
+
     /// Makes everything appended so far durable, records of metadata alone included.
     ///
     /// # Errors
     /// As [`sync_through`](Wal::sync_through).
     pub(crate) fn sync_all(&self) -> Result<()> {
-        // Both: metadata alone has no number, and bytes may be synced before their number is published.
-        let seqno = self.last_logged_seqno();
-        let end = {
-            let list = self.segments.lock();
-            let active = list.active();
-            // Acquire pairs with the writer's release: the bytes below the end are whole.
-            Reached { segment: active.number, offset: active.end.load(Ordering::Acquire) }
-        };
-        let is_done = || self.synced_seqno() >= seqno && self.syncs.state.lock().reached >= end;
-        match self.syncs.wait_for_turn(&self.dir, is_done)? {
+        let mark = self.mark();
+        match self.syncs.wait_for_turn(&self.dir, || self.is_synced(mark))? {
             Some(turn) => self.sync_appended(turn),
             None => Ok(()),
         }
     }
 
+    /// Makes durable what a log that begins with segment `floor` holds up to `mark`. What was logged before that is on
+    /// storage only once the manifest says that the log begins there: tell it, then call
+    /// [`note_kept`](Wal::note_kept).
+    ///
+    /// # Errors
+    /// As [`sync_through`](Wal::sync_through).
+    pub(crate) fn sync_kept(&self, floor: u64, mark: Mark) -> Result<()> {
+        // With the turn: else another's sync could be told of a failure that this one's pages met.
+        let Some(turn) = self.syncs.wait_for_turn(&self.dir, || self.is_synced(mark))? else { return Ok(()) };
+        let from = turn.reached.max(Reached { segment: floor, offset: 0 });
+        self.sync_between(&turn, from, mark.place).map(|_| ())
+    }
+
+    /// The manifest, durably, says that the log begins at the floor that [`sync_kept`](Wal::sync_kept) was given, or
+    /// behind it, and that what came before is in tables: so all up to `mark` is on storage.
+    pub(crate) fn note_kept(&self, mark: Mark) {
+        let mut state = self.syncs.state.lock();
+        state.reached = state.reached.max(mark.place);
+        // Release: who reads the number finds its records on storage.
+        self.synced_seqno.fetch_max(mark.seqno, Ordering::Release);
+    }
+
     fn sync_appended(&self, mut turn: Turn<'_>) -> Result<()> {
         self.let_others_append(turn.company);
-        // The number first: the segments and ends seen after it cover every record up to it.
-        let synced_seqno = self.last_logged_seqno();
+        let mark = self.mark();
+        turn.reached = self.sync_between(&turn, turn.reached, mark.place)?;
+        // Release: who reads the number finds the sync done.
+        self.synced_seqno.fetch_max(mark.seqno, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes the bytes between two places durable; where it ended.
+    fn sync_between(&self, turn: &Turn<'_>, from: Reached, to: Reached) -> Result<Reached> {
+        let between = from.segment..=to.segment;
         let segments: Vec<Arc<Segment>> = {
             let list = self.segments.lock();
-            list.live
-                .iter()
-                .map(|listed| &listed.segment)
-                .filter(|s| s.number >= turn.reached.segment)
-                .cloned()
-                .collect()
+            list.live.iter().map(|listed| &listed.segment).filter(|s| between.contains(&s.number)).cloned().collect()
         };
+        let mut reached = from;
         for segment in segments {
-            let start = if segment.number == turn.reached.segment { turn.reached.offset } else { 0 };
-            // Acquire pairs with the writer's release: the bytes below the end are whole.
-            let end = segment.end.load(Ordering::Acquire);
+            let start = if segment.number == from.segment { from.offset } else { 0 };
+            let end = if segment.number == to.segment { to.offset } else { segment.end.load(Ordering::Acquire) };
             if start < end {
-                segment.sync(self.fs.as_ref(), start, end).inspect_err(|error| turn.fail(error))?;
+                let synced = segment.sync(self.fs.as_ref(), start, end);
+                // What was let go of meanwhile is gone, as is the need for it.
+                if self.lists(&segment) {
+                    synced.inspect_err(|error| turn.fail(error))?;
+                }
                 // Relaxed: a figure.
                 self.sync_count.fetch_add(1, Ordering::Relaxed);
             }
-            turn.reached = Reached { segment: segment.number, offset: end };
+            reached = Reached { segment: segment.number, offset: end };
         }
-        // Release: who reads the number finds the sync done. Turns do not overlap, so numbers only grow.
-        self.synced_seqno.store(synced_seqno, Ordering::Release);
-        Ok(())
+        Ok(reached)
     }
 
     /// Those whom the last sync served are likely to be about to append again: if they get to it now, this sync covers

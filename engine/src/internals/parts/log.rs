@@ -54,7 +54,7 @@ impl Log {
     /// `Io`.
     pub fn recycle(&self) -> Result<()> {
         self.wal.sync_all()?;
-        if let Some(floor) = self.wal.plan_release(self.wal.last_logged_seqno()) {
+        if let Some(floor) = self.wal.plan_release(self.wal.last_logged_seqno(), self.wal.mark()) {
             self.wal.release_below(floor.segment);
         }
         self.wal.prepare_spare()

@@ -93,9 +93,9 @@ fn a_tail_follows_a_writer_that_rolls_and_recycles() {
 fn pins_and_tails_hold_segments_back() {
     let fs = sim();
     let (wal, mut writer) = new_log(&fs, 4096);
+    let early = wal.mark();
     append(&mut writer, &wal, [1000; 30]);
-    assert_eq!(wal.plan_release(30), None, "nothing unsynced is released");
-    wal.sync_through(30).unwrap();
+    assert_eq!(wal.plan_release(30, early), None, "nothing behind the mark goes");
     let pin = wal.pin(8).unwrap();
     let mut tail = wal.tail(5).unwrap();
     assert_eq!(floor_segment(&wal, 30), Some(2), "three records a segment");
@@ -108,13 +108,61 @@ fn pins_and_tails_hold_segments_back() {
     assert_eq!(floor_segment(&wal, 30), Some(3));
     pin.advance(20).unwrap();
     pin.advance(4).unwrap();
-    assert_eq!(floor_segment(&wal, 12), Some(7), "what was flushed stays flushed");
+    assert_eq!(floor_segment(&wal, 12), Some(5), "no more than is flushed now");
+    assert_eq!(floor_segment(&wal, 30), Some(7));
     assert!(wal.tail(12).is_err(), "what is planned is no longer offered");
     drop(pin);
     assert_eq!(floor_segment(&wal, 30), Some(10));
     drop(tail);
     wal.release_below(99);
     assert_eq!((wal.oldest_segment(), wal.retained_bytes(), segment_files(&fs).len()), (10, 0, 1));
+}
+
+/// Metadata logged behind the mark has no number of its own, so only its segment shows that it is not covered.
+#[test]
+fn the_segment_of_the_mark_stays() {
+    let (wal, mut writer) = new_log(&sim(), 4096);
+    append(&mut writer, &wal, [1000; 4]);
+    let mark = wal.mark();
+    (0..4).for_each(|_| writer.append(5, 0, &payload(0, 1000)).unwrap());
+    assert_eq!((mark.segment(), wal.active_segment()), (2, 3));
+    let floor = wal.plan_release(4, mark).unwrap();
+    assert_eq!(floor, Floor { segment: 2, prev_seqno: 3 });
+}
+
+/// What the log that is kept holds is synced, and counts as synced, with all before it, once the manifest says so.
+#[test]
+fn only_the_kept_part_of_the_log_is_synced() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    append(&mut writer, &wal, [1000; 11]);
+    let mark = wal.mark();
+    append(&mut writer, &wal, [1000; 5]);
+    let floor = wal.plan_release(10, mark).unwrap();
+    assert_eq!(floor, Floor { segment: 4, prev_seqno: 9 });
+    wal.sync_kept(floor.segment, mark).unwrap();
+    assert_eq!((wal.sync_count(), wal.synced_seqno()), (1, 0), "the manifest does not say so yet");
+    let kept = ReplayInput { floor_segment: 4, prev_seqno_floor: 9, ..input(11) };
+    let (records, replayed) = read_with(&fs.crash_clone(Keep::Nothing, 0), kept, true).unwrap();
+    assert_eq!((records.len(), replayed.last_logged_seqno), (2, 11));
+    wal.note_kept(mark);
+    wal.sync_through(11).unwrap();
+    assert_eq!((wal.sync_count(), wal.synced_seqno()), (1, 11));
+    wal.sync_all().unwrap();
+    assert_eq!((wal.sync_count(), wal.synced_seqno()), (4, 16), "the rest of the fourth segment and two more");
+    wal.sync_kept(floor.segment, mark).unwrap();
+    wal.note_kept(mark);
+    assert_eq!((wal.sync_count(), wal.synced_seqno()), (4, 16), "an old mark takes nothing back");
+}
+
+/// Another flush may have planned more, and its tables not be in the manifest yet.
+#[test]
+fn a_plan_counts_on_nothing_that_others_planned() {
+    let (wal, mut writer) = new_log(&sim(), 4096);
+    append(&mut writer, &wal, [1000; 10]);
+    assert_eq!(floor_segment(&wal, 10), Some(4));
+    assert_eq!(floor_segment(&wal, 5), Some(2));
+    assert_eq!(floor_segment(&wal, 2), None);
 }
 
 #[test]
@@ -126,7 +174,7 @@ fn a_cursor_that_holds_back_too_much_is_invalidated() {
     assert!(slow.next().unwrap().is_none());
     append(&mut writer, &wal, [1000; 10]);
     wal.sync_through(10).unwrap();
-    assert_eq!(wal.plan_release(10), None, "three segments of three are within bounds");
+    assert_eq!(plan(&wal, 10), None, "three segments of three are within bounds");
     let near = wal.pin(7).unwrap();
     assert!(slow.next().unwrap().is_some());
     append(&mut writer, &wal, [1000; 3]);
@@ -226,7 +274,7 @@ fn a_dropped_tail_or_pin_holds_nothing_back() {
     wal.sync_all().unwrap();
     let others = [wal.tail(7).unwrap()];
     drop(tail);
-    assert_eq!(wal.plan_release(9), None);
+    assert_eq!(plan(&wal, 9), None);
     drop(pin);
     assert_eq!(floor_segment(&wal, 9), Some(3), "only its own place is given up");
     drop(others);
@@ -242,7 +290,7 @@ fn a_tail_needs_nothing_that_it_has_read() {
     let mut tail = wal.tail(1).unwrap();
     tail.next().unwrap();
     tail.next().unwrap();
-    assert_eq!(wal.plan_release(9), None, "the third record is in the first segment too");
+    assert_eq!(plan(&wal, 9), None, "the third record is in the first segment too");
     tail.next().unwrap();
     assert_eq!(floor_segment(&wal, 9), Some(2));
 }

@@ -17,9 +17,13 @@ mod verify;
 
 const DATABASE: u64 = 0x5117;
 
+fn plan(wal: &Wal, flushed_seqno: SeqNo) -> Option<Floor> {
+    wal.plan_release(flushed_seqno, wal.mark())
+}
+
 /// The number of the segment that would be the oldest.
 fn floor_segment(wal: &Wal, flushed_seqno: SeqNo) -> Option<u64> {
-    wal.plan_release(flushed_seqno).map(|floor| floor.segment)
+    plan(wal, flushed_seqno).map(|floor| floor.segment)
 }
 
 fn dir() -> &'static Path {
@@ -277,7 +281,7 @@ fn real_files_roll_recycle_and_replay() {
         }
         if seqno % 100 == 0 {
             wal.sync_through(seqno).unwrap();
-            let floor = wal.plan_release(seqno).unwrap();
+            let floor = plan(&wal, seqno).unwrap();
             manifest =
                 ReplayInput { floor_segment: floor.segment, prev_seqno_floor: seqno, synced_seqno: seqno, ..manifest };
             wal.release_below(floor.segment);

@@ -38,12 +38,12 @@ fn bytes_are_counted_by_who_needs_them() {
     assert_eq!((wal.needed_bytes(), wal.retained_bytes()), (wal.total_bytes(), 0));
     wal.sync_all().unwrap();
     let pin = wal.pin(1).unwrap();
-    assert_eq!(wal.plan_release(5), None);
+    assert_eq!(plan(&wal, 5), None);
     assert_eq!((wal.needed_bytes(), wal.retained_bytes()), (2 * three_records() + active, 4096));
-    assert_eq!(wal.plan_release(6), None, "6 is the last of its segment");
+    assert_eq!(plan(&wal, 6), None, "6 is the last of its segment");
     assert_eq!((wal.needed_bytes(), wal.retained_bytes()), (three_records() + active, 2 * 4096));
     drop(pin);
-    assert_eq!(wal.plan_release(6), Some(retention::Floor { segment: 3, prev_seqno: 6 }));
+    assert_eq!(plan(&wal, 6), Some(retention::Floor { segment: 3, prev_seqno: 6 }));
     wal.release_below(3);
     assert_eq!((wal.total_bytes(), wal.retained_bytes()), (three_records() + active, 0));
     assert_eq!(wal.file_bytes(), 3 * 4096, "one of them spare");
