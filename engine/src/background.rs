@@ -103,7 +103,20 @@ impl Pool {
     }
 }
 
+/// How much callers' threads go before the background's, where they share processors: as `nice` counts it. Measured with
+/// a writer and two background threads on two cores: 5 and 10 gave an eighth more puts than 0, and the slowest put was
+/// shorter with 5.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 5;
+
+/// Lets callers' threads go before this one. A hint: it may be refused. (Only Linux counts it by threads.)
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    let _refused = rustix::process::nice(NICENESS);
+}
+
 fn run(signal: &Signal, work: &dyn Work) {
+    give_way();
     while !signal.is_stopping() {
         let seen = signal.generation();
         if work.run_one() {
@@ -124,6 +137,28 @@ mod tests {
         fn run_one(&self) -> bool {
             self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn background_threads_give_way_and_callers_do_not() {
+        #[derive(Default)]
+        struct Priority(std::sync::Mutex<Option<i32>>);
+        impl Work for Priority {
+            fn run_one(&self) -> bool {
+                *self.0.lock().unwrap() = rustix::process::getpriority_process(None).ok();
+                false
+            }
+        }
+        let own = rustix::process::getpriority_process(None).unwrap();
+        let (signal, work) = (Arc::new(Signal::default()), Arc::new(Priority::default()));
+        let mut pool = Pool::start(1, signal, work.clone()).unwrap();
+        while work.0.lock().unwrap().is_none() {
+            thread::yield_now();
+        }
+        pool.stop();
+        assert_eq!(*work.0.lock().unwrap(), Some((own + NICENESS).min(19)));
+        assert_eq!(rustix::process::getpriority_process(None).unwrap(), own);
     }
 
     #[test]

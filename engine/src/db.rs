@@ -239,7 +239,8 @@ impl Db {
         self.0.flush_trees(&self.0.store.live_trees())
     }
 
-    /// Waits until no flush or compaction is running or due. Files that nothing needs any longer are removed by then.
+    /// Waits until no flush or compaction is running or due. Files that nothing needs any longer are removed by then, and
+    /// if nothing is written meanwhile, so are those that the log keeps for its next segments.
     ///
     /// # Errors
     /// `ReadOnly` with the reason if the background failed; `Closed`.
@@ -255,7 +256,11 @@ impl Db {
     /// # Ok::<(), siltstone::Error>(())
     /// ```
     pub fn wait_for_compaction(&self) -> Result<()> {
-        crate::maintenance::wait_until_idle(&self.0.store)
+        let store = &self.0.store;
+        let seqno = store.visible();
+        crate::maintenance::wait_until_idle(store)?;
+        self.0.writer()?.with_state(|state| state.give_back_spares(seqno));
+        Ok(())
     }
 
     /// The mutation log from `from` on, live: batch after batch, in order. `from` is inclusive (the batch that holds it
@@ -444,6 +449,9 @@ impl DbHandle {
         crate::flush::note_synced(&self.store, wal)?;
         self.store.versions.seal()?;
         crate::maintenance::purge(&self.store);
+        if let Some(writer) = &self.writer {
+            writer.with_state(|state| state.give_back_spares(self.store.visible()));
+        }
         Ok(())
     }
 }

@@ -107,8 +107,8 @@ fn write_table(store: &Store, tree: &Tree, sealed: &[Arc<Memtable>], newest: Seq
     let mut outputs = Outputs::level0(store, tree, newest);
     let written = cursor.seek_to_first().and_then(|()| {
         outputs.write_all(&mut cursor, None, &mut retention, &mut |_| true, &mut || {
-            // Writers fill segments meanwhile.
-            store.prepare_log();
+            // Writers go on meanwhile.
+            store.prepare_ahead();
             Ok(())
         })
     });

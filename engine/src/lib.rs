@@ -35,6 +35,7 @@ mod models;
 mod name;
 mod open;
 mod options;
+mod prefetch;
 mod read;
 mod repair;
 mod slice;

@@ -1,4 +1,4 @@
-//! What the background does, most urgent first: flush, help a compaction, prepare log, compact, remove files.
+//! What the background does, most urgent first: flush, help a compaction, prepare log and memory, compact, remove files.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Maintenance {
         }
         Ok(flush::flush_next(store)?
             || help(store)
-            || store.prepare_log()
+            || store.prepare_ahead()
             || self.shorten_log()
             // Before compactions, which would pile up more.
             || purge(store)
@@ -128,9 +128,9 @@ fn ran(job: Started) -> Result<()> {
     }
 }
 
-/// Between pieces of a compaction: neither the log nor a flush waits for its end.
+/// Between pieces of a compaction: neither writers nor a flush wait for its end.
 fn flush_first(store: &Store) -> Result<()> {
-    store.prepare_log();
+    store.prepare_ahead();
     if store.flushes.is_empty() { Ok(()) } else { flush::flush_next(store).map(|_| ()) }
 }
 

@@ -91,8 +91,22 @@ pub(crate) struct Trees {
 static INSTANCES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
 impl Store {
-    /// Makes the log's next segments ready if it is time for that; whether it was.
-    pub(crate) fn prepare_log(&self) -> bool {
+    /// Makes ready what writers will need next, log and memory, if it is time for that; whether it was.
+    pub(crate) fn prepare_ahead(&self) -> bool {
+        let is_low = self.arenas.is_low();
+        if is_low {
+            self.arenas.prepare();
+        }
+        self.prepare_log() || is_low
+    }
+
+    /// Whether [`prepare_ahead`](Self::prepare_ahead) has something to do.
+    #[inline]
+    pub(crate) fn needs_preparation(&self) -> bool {
+        self.arenas.is_low() || self.wal.as_ref().is_some_and(|wal| wal.needs_spare())
+    }
+
+    fn prepare_log(&self) -> bool {
         let Some(wal) = self.wal.as_ref().filter(|wal| wal.needs_spare()) else { return false };
         if let Err(error) = wal.prepare_spare() {
             // Nothing is in doubt: the roll makes its segment itself, or is the one to fail.

@@ -214,3 +214,23 @@ fn a_handle_keeps_the_name_of_its_dropped_keyspace() {
     forget_names(store(&db), &HashSet::new());
     assert_eq!(store(&db).name_of(id).to_string(), format!("#{id}"));
 }
+
+#[test]
+fn an_idle_log_keeps_no_files_for_what_comes_next() {
+    let fs = SimFileSystem::new();
+    let db = open(&fs);
+    let ks = keyspace(&db, "ks");
+    fill(&ks, "", 900_000);
+    ks.flush().unwrap();
+    crate::testing::eventually("a file is ready", || files(&fs, "wal").len() + files(&fs, "spare").len() > 1);
+    db.wait_for_compaction().unwrap();
+    let active = format!("{:06}.wal", wal(&db).active_segment());
+    assert_eq!(files(&fs, "wal"), [active]);
+    assert_eq!(files(&fs, "spare"), Vec::<String>::new());
+    // What is written goes on in the same segment, and behind it.
+    fill(&ks, "x", 900_000);
+    let count = ks.iter().count();
+    db.close().unwrap();
+    assert_eq!(files(&fs, "spare"), Vec::<String>::new(), "nor a closed one");
+    assert_eq!(keyspace(&open(&fs), "ks").iter().count(), count);
+}

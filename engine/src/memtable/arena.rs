@@ -6,7 +6,9 @@ use std::alloc::{self, Layout};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use crate::prefetch::prefetch_lines;
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// The first chunk, in bytes: what a memtable with one small entry costs.
 const FIRST_CHUNK_BYTES: usize = 4 << 10;
@@ -15,17 +17,9 @@ const FIRST_CHUNK_BYTES: usize = 4 << 10;
 /// left unused.
 const LARGE_SHARE: usize = 4;
 
-/// Asks the processor to fetch the cache line at `place`: a hint, for any address.
-#[inline(always)]
-pub(super) fn prefetch<T>(place: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing into the program and never faults, whatever the address; SSE is part of x86-64.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(place.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
-}
+/// How many cache lines are fetched of what the next entry will be written to: writes to lines that are not at hand are
+/// gathered, and every atomic step of a commit waits for all of them.
+const AHEAD_LINES: usize = 4;
 
 /// Uninitialised heap memory that stays where it is until it is dropped.
 #[derive(Debug)]
@@ -41,6 +35,12 @@ unsafe impl Send for Chunk {}
 
 /// The size and alignment of the larger pages that the system can back memory with.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// The size of a page, or a part of it.
+const PAGE_BYTES: usize = 4 << 10;
+
+/// How many chunks are made ready ahead: what a fast writer fills while the background waits for storage.
+const READY_CHUNKS: usize = 4;
 
 impl Chunk {
     fn new(bytes: usize) -> Self {
@@ -71,6 +71,16 @@ fn ask_for_huge_pages(start: NonNull<u8>, bytes: usize) {
     let _ = (start, bytes);
 }
 
+impl Chunk {
+    /// Has the system find memory for all of the chunk now, not with the first write to each page.
+    fn touch(&mut self) {
+        for offset in (0..self.bytes).step_by(PAGE_BYTES) {
+            // SAFETY: `offset` is inside the chunk, which nobody else has; volatile, so that it is not left out.
+            unsafe { self.start.add(offset).write_volatile(0) };
+        }
+    }
+}
+
 impl Drop for Chunk {
     fn drop(&mut self) {
         // SAFETY: `new` allocated this with the same layout, and only this drop frees it.
@@ -86,6 +96,8 @@ pub(crate) struct ArenaPool {
     max_bytes: usize,
     /// The size chunks double up to, and the size that is kept.
     chunk_bytes: usize,
+    /// Fewer are ready than should be.
+    is_low: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -99,7 +111,7 @@ impl ArenaPool {
     /// those in use together take no more than `max_bytes`. What a memtable has reserved and not yet used is less than
     /// one of them.
     pub(crate) fn new(max_bytes: usize, chunk_bytes: usize) -> Self {
-        ArenaPool { chunks: Mutex::default(), max_bytes, chunk_bytes }
+        ArenaPool { chunks: Mutex::default(), max_bytes, chunk_bytes, is_low: AtomicBool::new(false) }
     }
 
     /// The unused memory it holds now, in bytes.
@@ -111,7 +123,10 @@ impl ArenaPool {
         let kept = {
             let mut chunks = self.chunks.lock();
             chunks.in_use += 1;
-            chunks.kept.pop()
+            let kept = chunks.kept.pop();
+            // Relaxed: a hint.
+            self.is_low.store(self.has_room(&chunks) && chunks.kept.len() < READY_CHUNKS, Ordering::Relaxed);
+            kept
         };
         let mut chunk = kept.unwrap_or_else(|| Chunk::new(self.chunk_bytes));
         chunk.from_pool = true;
@@ -123,7 +138,35 @@ impl ArenaPool {
         let mut chunks = self.chunks.lock();
         for chunk in used.into_iter().filter(|chunk| chunk.from_pool) {
             chunks.in_use -= 1;
-            if (chunks.in_use + chunks.kept.len() + 1) * self.chunk_bytes <= self.max_bytes {
+            if self.has_room(&chunks) {
+                chunks.kept.push(chunk);
+            }
+        }
+    }
+
+    /// Whether one more chunk may be kept.
+    fn has_room(&self, chunks: &PooledChunks) -> bool {
+        (chunks.in_use + chunks.kept.len() + 1) * self.chunk_bytes <= self.max_bytes
+    }
+
+    /// Whether [`prepare`](Self::prepare) has something to do.
+    #[inline]
+    pub(crate) fn is_low(&self) -> bool {
+        // Relaxed: a hint; the lock of the chunks orders everything else.
+        self.is_low.load(Ordering::Relaxed)
+    }
+
+    /// Makes chunks ready, with memory behind them: a writer that grows into new memory waits until the system found and
+    /// cleared it, for milliseconds where that takes moving other pages or asking a host. For a background thread.
+    pub(crate) fn prepare(&self) {
+        // Relaxed: see `is_low`.
+        self.is_low.store(false, Ordering::Relaxed);
+        let wants = |chunks: &PooledChunks| chunks.kept.len() < READY_CHUNKS && self.has_room(chunks);
+        while wants(&self.chunks.lock()) {
+            let mut chunk = Chunk::new(self.chunk_bytes);
+            chunk.touch();
+            let mut chunks = self.chunks.lock();
+            if wants(&chunks) {
                 chunks.kept.push(chunk);
             }
         }
@@ -184,7 +227,9 @@ impl Arena {
         let padding = self.free.as_ptr().align_offset(align);
         if padding.saturating_add(bytes) <= self.free_bytes {
             self.bump(padding);
-            return self.bump(bytes);
+            let place = self.bump(bytes);
+            prefetch_lines(self.free.as_ptr(), AHEAD_LINES);
+            return place;
         }
         // A new chunk may begin anywhere, so ask for room to align in.
         let place = self.reserve(bytes + align);
@@ -311,5 +356,32 @@ mod tests {
             arena.copy(b"", &[1; LARGE_BYTES]);
         }
         assert_eq!(pool.bytes(), CHUNK_BYTES, "the second memtable took one");
+    }
+
+    #[test]
+    fn chunks_are_made_ready_when_few_are_left_and_within_the_bound() {
+        let pool = Arc::new(ArenaPool::new(7 * CHUNK_BYTES, CHUNK_BYTES));
+        assert!(!pool.is_low(), "a pool that nobody uses needs nothing");
+        let mut arenas: Vec<Arena> = (0..2).map(|_| Arena::new(&pool)).collect();
+        let grow = |arena: &mut Arena| {
+            for _ in 0..8 {
+                arena.copy(&[1; CHUNK_BYTES / 8], b"");
+            }
+        };
+        grow(&mut arenas[0]);
+        assert!(pool.is_low());
+        let in_use = pool.chunks.lock().in_use;
+        pool.prepare();
+        assert!(!pool.is_low());
+        assert_eq!(pool.bytes(), (READY_CHUNKS * CHUNK_BYTES).min((7 - in_use) * CHUNK_BYTES));
+        let ready = pool.bytes() / CHUNK_BYTES;
+        grow(&mut arenas[1]);
+        assert!(pool.bytes() / CHUNK_BYTES < ready, "they are used");
+        while pool.chunks.lock().in_use < 7 {
+            grow(&mut arenas[1]);
+        }
+        assert!(!pool.is_low(), "no more than the bound allows");
+        pool.prepare();
+        assert_eq!(pool.bytes(), 0);
     }
 }

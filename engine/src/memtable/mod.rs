@@ -119,17 +119,20 @@ impl Memtable {
     /// [`crate::MAX_VALUE_BYTES`], and never adds the same sequence number twice.
     #[inline]
     pub(crate) fn insert(&self, key: &[u8], trailer: Trailer, value: &[u8]) {
+        let hash = hash_key(key);
+        // It comes while the entry's place is searched.
+        self.prefetch_filter(hash);
         match &self.entries {
-            Entries::BTree(tree) => tree.insert(key, trailer, value, |tree| self.account(tree, key, trailer)),
-            Entries::SkipList(list) => list.insert(key, trailer, value, |list| self.account(list, key, trailer)),
+            Entries::BTree(tree) => tree.insert(key, trailer, value, |tree| self.account(tree, key, hash, trailer)),
+            Entries::SkipList(list) => list.insert(key, trailer, value, |list| self.account(list, key, hash, trailer)),
         }
     }
 
     #[inline]
-    fn account(&self, entries: &impl Representation, key: &[u8], trailer: Trailer) {
+    fn account(&self, entries: &impl Representation, key: &[u8], hash: u64, trailer: Trailer) {
         self.counters.count(trailer);
         match self.filter.get() {
-            Some(filter) => filter.insert(hash_key(key)),
+            Some(filter) => filter.insert(hash),
             None if self.entries() >= self.filter_threshold() => self.build_filter(entries, key),
             None => {}
         }

@@ -30,10 +30,11 @@ use crossbeam_skiplist::base;
 use parking_lot::Mutex;
 
 use super::Representation;
-use super::arena::{Arena, ArenaPool, prefetch};
+use super::arena::{Arena, ArenaPool};
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{Lookup, MAX_KEY_BYTES, SeqNo, Trailer, prefix_u64};
+use crate::prefetch::prefetch;
 
 type Nodes = base::SkipList<Entry, ()>;
 type Node = base::Entry<'static, 'static, Entry, ()>;

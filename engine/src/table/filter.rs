@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use crate::prefetch::{prefetch, prefetch_at};
+
 /// Bytes of a filter line, which is a cache line.
 pub(crate) const LINE_BYTES: usize = 64;
 const LINE_BITS: usize = 8 * LINE_BYTES;
@@ -53,20 +55,6 @@ fn for_each_position(hash: u64, probes: u32, mut f: impl FnMut(usize)) {
 #[inline]
 fn line_of(hash: u64, lines: usize) -> usize {
     (((hash >> 32) * lines as u64) >> 32) as usize
-}
-
-/// Asks the processor to load the cache line at `bytes[at]`; a hint that never faults.
-#[inline]
-pub(crate) fn prefetch_at(bytes: &[u8], at: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if at < bytes.len() {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: `at` is inside the slice, so the pointer is in bounds; the instruction (SSE, part of x86_64) reads
-        // nothing into the program and cannot fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().add(at).cast()) }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (bytes, at);
 }
 
 /// A table's filter, read in place.
@@ -204,15 +192,7 @@ impl AtomicFilter {
     /// Starts loading the hash's line.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u64) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: the pointer is to memory of `words`; the instruction (SSE, part of x86_64) reads nothing into the
-            // program and cannot fault.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.line(hash).as_ptr().cast()) }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = hash;
+        prefetch(self.line(hash).as_ptr());
     }
 
     /// Adds a key's hash. One thread at a time; two would lose bits.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::TableMeta;
 use super::block::{Block, Reason};
-use super::filter::{Filter, LINE_BYTES, prefetch_at};
+use super::filter::{Filter, LINE_BYTES};
 use super::format::{FOOTER_BYTES, Footer, Handle, TAG_LZ4, TAG_RAW, TRAILER_BYTES, decompress, unseal};
 use super::handle::OpenLease;
 use super::index::Index;
@@ -18,6 +18,7 @@ use crate::cache::{BlockCache, BlockKey};
 use crate::error::{Error, Result};
 use crate::fs::{FileSystem, ReadableFile};
 use crate::key::{Lookup, SeqNo, Trailer};
+use crate::prefetch::prefetch_at;
 use crate::slice::Slice;
 
 /// How many lines of a block a get asks for at once: those of the columns, buckets and rests of a block of 4 KiB with
@@ -392,7 +393,7 @@ impl Table {
 #[inline]
 fn prefetch_lines(payload: &[u8]) {
     for line in 0..PREFETCH_LINES {
-        prefetch_at(payload, LINE_BYTES * line);
+        prefetch_at(payload, crate::prefetch::LINE_BYTES * line);
     }
 }
 

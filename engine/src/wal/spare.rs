@@ -214,6 +214,26 @@ impl Wal {
         Ok(())
     }
 
+    /// Removes all files that wait for their use as segments. Under the commit lock: no roll takes one meanwhile.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn give_back_spares(&self) -> Result<()> {
+        let mut spares = self.spares.lock();
+        while spares.is_making {
+            self.spare_made.wait(&mut spares);
+        }
+        // Relaxed: see `needs_spare`.
+        self.needs_spare.store(false, Ordering::Relaxed);
+        let next = spares.next_number;
+        self.discard_prepared(&mut spares, next)?;
+        while let Some((path, file)) = spares.waiting.pop() {
+            drop(file);
+            self.fs.remove_file(&path).map_err(Error::io("remove log segment", &path))?;
+        }
+        Ok(())
+    }
+
     /// Puts the prepared file of segment `number` to the spares, or leaves it to be replaced.
     fn set_aside(&self, spares: &mut Spares, number: u64, file: Box<dyn MappedFile>) {
         if file.len() != self.options.segment_bytes || spares.waiting.len() >= MAX_SPARES {

@@ -102,6 +102,16 @@ impl WalWriter {
         self.wal.publish(self.last_seqno, last_seqno);
     }
 
+    /// Gives the space back that is kept for the next segments; the next append asks for them again. For when nothing is
+    /// being written: a roll that comes before they are ready makes its file itself.
+    ///
+    /// # Errors
+    /// `Io`. The log itself goes on.
+    pub(crate) fn give_back_spares(&mut self) -> Result<()> {
+        self.spare_mark = self.wal.spare_mark(self.segment.file_bytes);
+        self.wal.give_back_spares()
+    }
+
     #[cold]
     fn refuse(&self, first_seqno: SeqNo, count: u32) -> Error {
         match &self.failed {

@@ -36,14 +36,14 @@ pub(crate) struct CommitState {
     last_seqno: SeqNo,
     /// The live keyspaces, by ascending id.
     slots: Vec<Slot>,
-    /// Whether the background knows that the log needs a segment.
-    spare_asked: bool,
+    /// Whether the background knows that something is to be made ready.
+    preparation_asked: bool,
 }
 
 impl CommitState {
     pub(crate) fn new(store: Arc<Store>, log: WalWriter) -> Self {
         let last_seqno = store.visible();
-        CommitState { store, log, last_seqno, slots: Vec::new(), spare_asked: false }
+        CommitState { store, log, last_seqno, slots: Vec::new(), preparation_asked: false }
     }
 
     /// Writes to `tree` go to its active memtable from now on.
@@ -133,14 +133,14 @@ impl CommitState {
         Ok(Inserted { full, has_metadata })
     }
 
-    /// Tells the background once when the log will soon need its next segment.
+    /// Tells the background once when the log or a memtable will soon go on in what is to be made ready.
     #[inline]
-    fn ask_for_spare(&mut self) {
-        let wanted = self.store.wal.as_ref().is_some_and(|wal| wal.needs_spare());
-        if wanted && !self.spare_asked {
+    fn ask_for_preparation(&mut self) {
+        let wanted = self.store.needs_preparation();
+        if wanted && !self.preparation_asked {
             self.store.signal.notify();
         }
-        self.spare_asked = wanted;
+        self.preparation_asked = wanted;
     }
 
     /// After the log's publication: whoever sees an entry and then syncs the log has it on storage.
@@ -228,6 +228,18 @@ impl CommitState {
 }
 
 impl CommitState {
+    /// Gives the space back that the log keeps for its next segments, unless something was written after `seqno`.
+    pub(crate) fn give_back_spares(&mut self, seqno: SeqNo) {
+        if self.last_seqno != seqno {
+            return;
+        }
+        self.preparation_asked = false;
+        if let Err(error) = self.log.give_back_spares() {
+            // Nothing needs these files: what is left over is removed when the database is opened the next time.
+            tracing::warn!(%error, "giving back log segments");
+        }
+    }
+
     /// Logs what metadata is now where that was not logged: the log may hold an earlier change, which replay would
     /// bring back. For the end of a close, when the data that came with it is in tables.
     ///
@@ -260,7 +272,7 @@ impl Commit for CommitState {
         }
         let inserted = self.insert(&request.encoded, first, logged)?;
         self.last_seqno = last;
-        self.ask_for_spare();
+        self.ask_for_preparation();
         self.store.publish(last);
         self.log.publish(last);
         if inserted.has_metadata {

@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::node::{Leaf, Order, Record, Target};
+use super::node::{Leaf, Order, Record, Target, prefetch_node};
 use super::{BTree, Place};
 use crate::cursor::{Aim, Cursor};
 use crate::error::Result;
 use crate::key::{SeqNo, Trailer, prefix_u64};
 use crate::sync::atomic::Ordering::Acquire;
 
-/// How many entries ahead a cursor fetches.
-const AHEAD: usize = 2;
+/// How many entries ahead a cursor that steps fetches: records lie where their writes put them, each a cache miss away.
+const AHEAD: usize = 4;
+
+/// How many entries a seek fetches: what few steps need, not what a scan needs.
+const LANDING: usize = 2;
 
 /// What sorts before every entry of its key.
 const NEWEST: Trailer = Trailer(u64::MAX);
@@ -49,6 +52,32 @@ impl Place {
         }
         let previous = Place::at_end_of(self.leaf().previous.load(Acquire), true)?;
         Some(Place { position: previous.position.checked_sub(1)?, ..previous })
+    }
+
+    /// The place of the next entry in a direction.
+    #[inline]
+    fn step(self, backward: bool) -> Option<Place> {
+        if backward { self.before() } else { Place { position: self.position + 1, ..self }.settled() }
+    }
+
+    /// The leaf after this one in a direction; null if there is none.
+    #[inline]
+    fn neighbour(&self, backward: bool) -> *const Leaf {
+        let leaf = self.leaf();
+        if backward { leaf.previous.load(Acquire) } else { leaf.next.load(Acquire) }
+    }
+
+    /// The record some entries further on in a direction, as far as the next leaf: null if there is none.
+    #[inline]
+    fn ahead(&self, backward: bool) -> *const Record {
+        let position = if backward { self.position.wrapping_sub(AHEAD) } else { self.position + AHEAD };
+        if position < self.order.len() {
+            return self.record_at(position);
+        }
+        let Some(next) = Place::at_end_of(self.neighbour(backward), backward) else { return null() };
+        let len = next.order.len();
+        let position = if backward { len.wrapping_add(position) } else { position - self.order.len() };
+        if position < len { next.record_at(position) } else { null() }
     }
 
     #[inline]
@@ -127,23 +156,13 @@ impl<O> BTreeCursor<O> {
         }
     }
 
-    /// Goes to where `step` leads from `place`, which holds for `version`, if no split came in between; `false` if one
-    /// did. What lies `ahead` of there is fetched.
+    /// Goes to `next`, a place that was found from one that holds for `version`, if no split came in between; `false` if
+    /// one did.
     #[inline]
-    fn try_step(
-        &mut self,
-        (place, version): (Place, u64),
-        step: impl Fn(Place) -> Option<Place>,
-        ahead: impl Fn(&Place) -> Option<usize>,
-    ) -> bool {
-        let next = step(place);
+    fn try_stand_on(&mut self, next: Option<Place>, version: u64) -> bool {
         let record = next.map_or(null(), |place| place.record_at(place.position));
-        let fetch = next.and_then(|place| ahead(&place).map(|position| place.record_at(position)));
         if !self.tree().is_at(version) {
             return false;
-        }
-        if let Some(fetch) = fetch {
-            Record::prefetch(fetch);
         }
         match next {
             Some(place) => self.stand_on(place, record, version),
@@ -152,11 +171,33 @@ impl<O> BTreeCursor<O> {
         true
     }
 
+    /// Moves to the next entry in a direction. What comes some steps later is fetched: the record, and beside a leaf that
+    /// was just entered the one after it.
+    #[inline]
+    fn step(&mut self, backward: bool) {
+        let (from, version) = (self.place, self.version);
+        let next = from.step(backward);
+        if let Some(next) = next {
+            Record::prefetch(next.ahead(backward));
+            if next.leaf != from.leaf {
+                prefetch_node(next.neighbour(backward).cast(), 0);
+            }
+        }
+        if !self.try_stand_on(next, version) {
+            let (here, tree) = (std::ptr::from_ref(self.entry()), self.tree());
+            self.position(|_| {
+                // SAFETY: the record the cursor stands on, which lives as long as the tree.
+                let here = unsafe { &*here };
+                tree.find(&Target { key: here.key(), trailer: here.trailer })?.step(backward)
+            });
+        }
+    }
+
     /// Seeks the target: from where it was aimed at if no split came since, else from the root.
     #[inline]
     fn seek_from(&mut self, target: &Target<'_>, step: impl Fn(Place) -> Option<Place>) {
         let aimed = self.aimed.take().filter(|&(at, ..)| at == Aim::Block);
-        if !aimed.is_some_and(|(_, place, version)| self.try_step((place, version), &step, |_| None)) {
+        if !aimed.is_some_and(|(_, place, version)| self.try_stand_on(step(place), version)) {
             self.position(|tree| step(tree.find(target)?));
         }
     }
@@ -213,10 +254,10 @@ impl<O> Cursor for BTreeCursor<O> {
                 self.aimed = (!leaf.is_null()).then(|| (at, at_start(leaf), version));
             }
             (Aim::Block, Some((_, leaf, version))) => {
-                // May be torn; `try_step` notices when it seeks from here.
+                // May be torn; `try_stand_on` notices when it seeks from here.
                 let place = leaf.in_leaf(&target);
-                let first = if backward { place.position.saturating_sub(AHEAD) } else { place.position };
-                (first..place.order.len()).take(AHEAD).for_each(|at| Record::prefetch(place.record_at(at)));
+                let first = if backward { place.position.saturating_sub(LANDING) } else { place.position };
+                (first..place.order.len()).take(LANDING).for_each(|at| Record::prefetch(place.record_at(at)));
                 self.aimed = Some((at, place, version));
             }
             (Aim::Block, None) => {}
@@ -236,31 +277,13 @@ impl<O> Cursor for BTreeCursor<O> {
 
     #[inline]
     fn next(&mut self) -> Result<()> {
-        let forward = |place: Place| Place { position: place.position + 1, ..place }.settled();
-        let ahead = |place: &Place| Some(place.position + AHEAD).filter(|&position| position < place.order.len());
-        if !self.try_step((self.place, self.version), forward, ahead) {
-            let (here, tree) = (std::ptr::from_ref(self.entry()), self.tree());
-            self.position(|_| {
-                // SAFETY: the record the cursor stands on, which lives as long as the tree.
-                let here = unsafe { &*here };
-                let place = tree.find(&Target { key: here.key(), trailer: here.trailer })?;
-                forward(place)
-            });
-        }
+        self.step(false);
         Ok(())
     }
 
     #[inline]
     fn prev(&mut self) -> Result<()> {
-        let ahead = |place: &Place| place.position.checked_sub(AHEAD);
-        if !self.try_step((self.place, self.version), Place::before, ahead) {
-            let (here, tree) = (std::ptr::from_ref(self.entry()), self.tree());
-            self.position(|_| {
-                // SAFETY: the record the cursor stands on, which lives as long as the tree.
-                let here = unsafe { &*here };
-                tree.find(&Target { key: here.key(), trailer: here.trailer })?.before()
-            });
-        }
+        self.step(true);
         Ok(())
     }
 }

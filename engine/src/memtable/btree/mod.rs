@@ -118,14 +118,14 @@ impl BTree {
     #[inline]
     fn descend<'t>(&'t self, target: &Target<'_>, mut visit: impl FnMut(&'t Inner, usize)) -> *const Leaf {
         let (mut node, levels) = self.root();
-        for _ in 0..levels {
+        for level in (0..levels).rev() {
             // SAFETY: root and children are nodes of this tree. Each child is one level below its parent, and what is
             // above level 0 was allocated as `Inner`.
             let inner = unsafe { &*node.cast::<Inner>() };
             let order = inner.keys.order();
             let rank = inner.keys.rank(order, target, true);
             node = inner.child(order, rank);
-            prefetch_node(node);
+            prefetch_node(node, level);
             visit(inner, rank);
         }
         node.cast()
@@ -253,10 +253,7 @@ impl Representation for BTree {
         // SAFETY: null or a leaf of this tree; the writer's lock is held, so nothing is torn.
         let place = unsafe { leaf.as_ref() }.map(|leaf| (leaf, leaf.keys.order()));
         let position = place.map_or(0, |(leaf, order)| leaf.keys.rank(order, &target, false));
-        let is_there = |(leaf, order): (&Leaf, Order)| {
-            position < order.len() && target.compare(leaf.keys.record(order.slot(position))).is_eq()
-        };
-        if place.is_some_and(is_there) {
+        if place.is_some_and(|(leaf, order)| leaf.keys.is_at(order, position, &target)) {
             return;
         }
         let record = Record::allocate(arena, key, trailer, value);

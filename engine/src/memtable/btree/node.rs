@@ -7,8 +7,9 @@
 use std::cmp::Ordering;
 use std::ptr::{NonNull, null_mut};
 
-use super::super::arena::{Arena, prefetch};
+use super::super::arena::Arena;
 use crate::key::{Trailer, prefix_u64};
+use crate::prefetch::{LINE_BYTES, prefetch_lines};
 use crate::sync::IS_MODEL;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicPtr, AtomicU64};
@@ -16,9 +17,6 @@ use crate::sync::atomic::{AtomicPtr, AtomicU64};
 /// Entries of a node: with 14, a leaf is exactly four cache lines, and the order of all slots fits one word.
 /// (A model splits a node after fewer insertions: its every atomic step is explored.)
 pub(super) const SLOTS: usize = if IS_MODEL { 4 } else { 14 };
-
-/// What cache lines are counted in, in bytes.
-const LINE_BYTES: usize = 64;
 
 /// The order of a node's entries: bits 60 to 63 count them, bits `4 i` to `4 i + 3` name the slot of the `i`-th. One
 /// store of it makes an entry visible. (After the leaf permutation of Masstree: Mao, Kohler, Morris, "Cache Craftiness
@@ -105,9 +103,7 @@ impl Record {
     /// Asks the processor to fetch header, key and the beginning of the value.
     #[inline]
     pub(super) fn prefetch(record: *const Record) {
-        for line in 0..3 {
-            prefetch(record.cast::<u8>().wrapping_add(line * LINE_BYTES));
-        }
+        prefetch_lines(record, 3);
     }
 }
 
@@ -195,6 +191,15 @@ impl Keys {
             let compared = target.compare(self.record(order.slot(position)));
             compared.is_gt() || (or_equal && compared.is_eq())
         })
+    }
+
+    /// Whether the entry at `position` is the target. Its record is looked at only if its prefix does not tell.
+    #[inline]
+    pub(super) fn is_at(&self, order: Order, position: usize, target: &Target<'_>) -> bool {
+        let is_tied = |slot: usize| self.prefixes[slot % SLOTS].load(Relaxed) == self.prefix_of(target.key);
+        position < order.len()
+            && is_tied(order.slot(position))
+            && target.compare(self.record(order.slot(position))).is_eq()
     }
 
     /// Puts a record into the free `slot`; nobody sees it before an order names it.
@@ -362,12 +367,11 @@ impl Inner {
     }
 }
 
-/// Asks the processor to fetch a node.
+/// Asks the processor to fetch a node, `level` levels above the leaves.
 #[inline]
-pub(super) fn prefetch_node(node: *const Keys) {
-    for line in 0..size_of::<Leaf>() / LINE_BYTES {
-        prefetch(node.cast::<u8>().wrapping_add(line * LINE_BYTES));
-    }
+pub(super) fn prefetch_node(node: *const Keys, level: u16) {
+    let bytes = if level == 0 { size_of::<Leaf>() } else { size_of::<Inner>() };
+    prefetch_lines(node, bytes / LINE_BYTES);
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Block, HAS_SHORTS, Reason};
 use crate::key::{Trailer, prefix_u64};
-use crate::table::filter::{LINE_BYTES, prefetch_at};
+use crate::prefetch::{LINE_BYTES, prefetch_at};
 
 /// How many lines of values are worth asking for: what follows the processor fetches by itself.
 const VALUE_LINES: usize = 4;

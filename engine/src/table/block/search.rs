@@ -5,7 +5,7 @@ use std::ops::{Deref, Range};
 
 use super::{BUCKET_COLLISION, BUCKET_EMPTY, Block, HEADER_BYTES, bucket_of};
 use crate::key::{Lookup, SeqNo, Trailer, prefix_u64};
-use crate::table::filter::{LINE_BYTES, prefetch_at};
+use crate::prefetch::{LINE_BYTES, prefetch_at};
 
 /// How many numbers of an ascending column are less than `target`. The loop's length depends on the column's length
 /// only and its one choice compiles to a conditional move, so nothing is mispredicted.

@@ -220,6 +220,42 @@ fn the_next_segment_is_asked_for_at_half_of_a_small_one_and_at_once_in_a_large_o
 }
 
 #[test]
+fn what_is_kept_for_the_next_segments_is_given_back_and_asked_for_again() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    let mut expected = append(&mut writer, &wal, [1000; 10]);
+    wal.sync_all().unwrap();
+    wal.release_below(floor_segment(&wal, 9).unwrap());
+    wal.prepare_spare().unwrap();
+    let kept = names(&fs);
+    assert!(kept.len() > 2 && wal.file_bytes() == kept.len() as u64 * 4096, "{kept:?}");
+    writer.give_back_spares().unwrap();
+    assert_eq!(names(&fs), ["000004.wal"]);
+    assert_eq!(wal.file_bytes(), 4096);
+    assert!(!wal.needs_spare(), "not before something is written");
+    let last = segment_files(&fs.crash_clone(Keep::Nothing, 0)).pop();
+    assert_eq!(last, Some(segment_path(dir(), 4)), "those with a segment's name durably");
+    expected.extend(append(&mut writer, &wal, [1000]));
+    assert!(wal.needs_spare());
+    wal.prepare_spare().unwrap();
+    assert_eq!(names(&fs)[..3], ["000004.wal", "000005.wal", "000006.wal"]);
+    expected.extend(append(&mut writer, &wal, [1000; 10]));
+    let (from, input) = (expected.len() - 12, ReplayInput { floor_segment: 4, prev_seqno_floor: 9, ..input(9) });
+    assert_eq!(read_with(&fs, input, true).unwrap().0, expected[from..]);
+}
+
+#[test]
+fn a_roll_makes_its_file_where_none_was_made_since_they_were_given_back() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    let mut expected = append(&mut writer, &wal, [1000; 2]);
+    wal.prepare_spare().unwrap();
+    writer.give_back_spares().unwrap();
+    expected.extend(append(&mut writer, &wal, [1000; 10]));
+    assert_eq!(read(&fs), expected);
+}
+
+#[test]
 fn a_record_that_fits_to_the_byte_does_not_roll() {
     let fs = sim();
     let (wal, mut writer) = new_log(&fs, 4096);

@@ -1,0 +1,32 @@
+//! Asking the processor for memory before it is used.
+
+#![allow(unsafe_code)]
+
+/// What memory is fetched in, in bytes, on the machines we know.
+pub(crate) const LINE_BYTES: usize = 64;
+
+/// Asks for the cache line at `place`: a hint, for any address.
+#[inline(always)]
+pub(crate) fn prefetch<T>(place: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing into the program and never faults, whatever the address; SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
+/// Asks for `lines` cache lines from `place` on.
+#[inline(always)]
+pub(crate) fn prefetch_lines<T>(place: *const T, lines: usize) {
+    (0..lines).for_each(|line| prefetch(place.cast::<u8>().wrapping_add(line * LINE_BYTES)));
+}
+
+/// Asks for the cache line of `bytes` that `at` lies in; nothing if that is outside.
+#[inline]
+pub(crate) fn prefetch_at(bytes: &[u8], at: usize) {
+    if at < bytes.len() {
+        prefetch(bytes.as_ptr().wrapping_add(at));
+    }
+}
