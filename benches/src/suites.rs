@@ -97,10 +97,11 @@ pub static SUITES: &[Suite] = &[
     },
     Suite {
         name: "update",
-        about: "Overwrites to a steady state, reads straight after them, deletes of half of the keys",
+        about: "Overwrites to a steady state, reads straight after them, deletes of half of the keys; what space is left of both",
         chains: &[Chain {
             name: "update",
-            steps: "fillrandom,overwrite,readrandom,scan,overwrite,readuncompacted,readrandom,deleterandom,readrandom,scan",
+            steps: "fillrandom,overwrite,readrandom,scan,overwrite,readuncompacted,readrandom,flush,\
+                    deleterandom,readrandom,scan,flush",
         }],
         value_bytes: VALUES,
         compressions: PROFILES,

@@ -137,6 +137,15 @@ pub trait Engine: Sync + Sized {
         visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
     ) -> Result<u64>;
 
+    /// Writes into tables what is in memory only and in a log. Nothing to do for an engine whose writes go to their place
+    /// at once.
+    ///
+    /// # Errors
+    /// What the engine says.
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Waits until nothing works in the background.
     ///
     /// # Errors

@@ -122,6 +122,10 @@ impl Engine for Siltstone {
         Ok(count as u64)
     }
 
+    fn flush(&self) -> Result<()> {
+        self.db.flush().map_err(fault)
+    }
+
     fn settle(&self) -> Result<()> {
         self.db.wait_for_compaction().map_err(fault)
     }

@@ -24,12 +24,14 @@ pub enum Kind {
     Entries,
     /// Openings of a store.
     Opens,
+    /// Times that everything in memory was written into tables.
+    Flushes,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 7] =
-        [Kind::Gets, Kind::Puts, Kind::Deletes, Kind::Updates, Kind::Seeks, Kind::Entries, Kind::Opens];
+    pub const ALL: [Kind; 8] =
+        [Kind::Gets, Kind::Puts, Kind::Deletes, Kind::Updates, Kind::Seeks, Kind::Entries, Kind::Opens, Kind::Flushes];
 
     /// Whether an operation of it changes the store.
     pub fn writes(self) -> bool {
@@ -46,6 +48,7 @@ impl Kind {
             Kind::Seeks => "seeks",
             Kind::Entries => "entries",
             Kind::Opens => "opens",
+            Kind::Flushes => "flushes",
         }
     }
 }

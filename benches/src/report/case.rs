@@ -109,10 +109,20 @@ impl Case {
     /// time where there is but one operation.
     pub fn speeds(&self) -> Vec<Figure> {
         match self.step.workload {
-            Workload::OpenAfterKill => vec![Figure::Seconds],
+            Workload::Flush | Workload::OpenAfterKill => vec![Figure::Seconds],
             Workload::ReadWhileWriting => self.step.workload.kinds().iter().map(|&kind| Figure::RateOf(kind)).collect(),
             _ => vec![Figure::Rate],
         }
+    }
+
+    /// The steps before it on the same store.
+    fn steps_before(&self) -> &[Step] {
+        self.place.steps.split_last().map_or(&[], |(_, before)| before)
+    }
+
+    /// What wrote last before it.
+    pub(super) fn writer_before(&self) -> Option<Workload> {
+        self.steps_before().iter().map(|step| step.workload).rev().find(|workload| workload.writes())
     }
 
     fn label(&self) -> String {
@@ -162,12 +172,9 @@ impl Profile {
     /// session, or with a number.
     pub(super) fn name_cases(&mut self) {
         self.cases.iter_mut().for_each(|case| case.name = case.label());
-        self.rename_doubled(|case, _| {
-            let before = case.place.steps.split_last().map_or(&[][..], |(_, before)| before);
-            match before.iter().rev().find(|step| step.workload.writes()) {
-                Some(writer) if !case.step.workload.fills() => format!("{} after {writer}", case.name),
-                _ => case.name.clone(),
-            }
+        self.rename_doubled(|case, _| match case.steps_before().iter().rev().find(|step| step.workload.writes()) {
+            Some(writer) if !case.step.workload.fills() => format!("{} after {writer}", case.name),
+            _ => case.name.clone(),
         });
         self.rename_doubled(|case, _| match case.session.split(", ").next() {
             None | Some("") => case.name.clone(),

@@ -18,6 +18,8 @@ pub struct Goal {
     pub threads: u32,
     /// Of workloads that seek, how many entries each seek reads.
     pub entries: Option<usize>,
+    /// What wrote last before it, if that matters.
+    pub after: Option<Workload>,
     /// What is compared.
     pub figure: Figure,
     /// A [`Formula`].
@@ -38,7 +40,7 @@ pub struct Outcome<'p> {
 }
 
 const fn goal(workload: Workload, figure: Figure, formula: &'static str) -> Goal {
-    Goal { workload, threads: 1, entries: None, figure, formula }
+    Goal { workload, threads: 1, entries: None, after: None, figure, formula }
 }
 
 const fn threads(threads: u32, goal: Goal) -> Goal {
@@ -47,6 +49,10 @@ const fn threads(threads: u32, goal: Goal) -> Goal {
 
 const fn entries(entries: usize, goal: Goal) -> Goal {
     Goal { entries: Some(entries), ..goal }
+}
+
+const fn after(workload: Workload, goal: Goal) -> Goal {
+    Goal { after: Some(workload), ..goal }
 }
 
 use Figure::{Cpu, DeviceWriteAmplification, Latency, Rate, RateOf, RateToIdle, Seconds, SpaceAmplification};
@@ -87,8 +93,8 @@ pub const GOALS: &[Goal] = &[
     goal(ReadRandom, Cpu, "<= lmdb"),
     goal(FillRandom, DeviceWriteAmplification, "<= rocksdb"),
     goal(Overwrite, DeviceWriteAmplification, "<= rocksdb"),
-    goal(Overwrite, SpaceAmplification, "<= 1.1"),
-    goal(DeleteRandom, SpaceAmplification, "<= 1.3"),
+    after(Overwrite, goal(Flush, SpaceAmplification, "<= 1.1")),
+    after(DeleteRandom, goal(Flush, SpaceAmplification, "<= 1.3")),
     goal(Overwrite, Latency(Quantile::P999), "<= 10"),
     goal(Overwrite, Latency(Quantile::Max), "<= 5000"),
 ];
@@ -109,6 +115,7 @@ impl Goal {
         case.step.workload == self.workload
             && case.settings.threads == self.threads
             && self.entries.is_none_or(|entries| case.settings.seek_entries == entries)
+            && self.after.is_none_or(|workload| case.writer_before() == Some(workload))
             // Where nobody waited for the background, there is no figure once idle.
             && (case.place.settles || !self.figure.is_once_idle())
     }

@@ -250,7 +250,7 @@ fn reading() -> Vec<String> {
         "Making keys and values, and checking every byte of every answer, is part of all figures, alike for all engines.".to_owned(),
         format!("Latencies: of reads 1 operation in {SAMPLE_EVERY}, chosen at random, is timed; each is too long by the {clock_ns:.0} ns that reading the clock took when this report was made."),
         "own CPU: CPU time an operation of the threads that call the engine; CPU: of all threads, until idle.".to_owned(),
-        "WA: bytes sent to storage / user bytes, log included, as the operating system counts (none without a device); own WA: as the engine counts. SA: bytes of files once idle, logs and spare logs included / bytes of live keys and values; peak SA: the most in the phase; table SA: tables alone.".to_owned(),
+        "WA: bytes sent to storage / user bytes, log included, as the operating system counts (none without a device); own WA: as the engine counts. SA: bytes of files once idle, logs and spare logs included / bytes of live keys and values; peak SA: the most in the phase; table SA: tables alone. A flush writes into tables what was in memory, where the engine can be asked for that: what its files take then is what the data take.".to_owned(),
         "RSS: the peak in the phase; pages of mapped files count. anon: what of it belongs to no file at the end, less what the benchmark itself holds.".to_owned(),
         "The best peer is the one with the best median among those measured; the floor, a map in memory with a buffered log file that may lose its buffer with the process, is none. Plots over time show each engine's run of the median rate.".to_owned(),
     ]

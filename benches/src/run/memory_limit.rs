@@ -6,9 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A control group (cgroup v2) with a limit of memory and no swap, removed when it is dropped.
+/// What the files of a control group are called, which is all that differs between the two versions of cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    /// The memory controller has a hierarchy of its own.
+    V1,
+    /// One hierarchy, in which a group hands controllers on to those below it.
+    V2,
+}
+
+/// A control group with a limit of memory and no swap, removed when it is dropped.
 #[derive(Debug)]
 pub(super) struct MemoryLimit {
+    version: Version,
     dir: PathBuf,
 }
 
@@ -17,26 +27,27 @@ impl MemoryLimit {
     /// Nothing is changed in groups that are there.
     ///
     /// # Errors
-    /// What is missing, for the report: `memory.max` of cgroup v2 is the one way that is tried.
+    /// What is missing, for the report.
     pub(super) fn new(mib: u64) -> Result<Self, String> {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        Self::below(own_group(&mounts, &groups)?, mib)
+        let own =
+            [Version::V2, Version::V1].into_iter().filter_map(|version| OwnGroup::find(version, &mounts, &groups));
+        let parent = own.into_iter().find_map(|group| group.parent().map(|dir| (group.version, dir)));
+        let (version, parent) = parent.ok_or("a memory limit needs a cgroup whose memory controller is handed on")?;
+        Self::below(version, &parent, mib)
     }
 
-    fn below(OwnGroup { root, own }: OwnGroup, mib: u64) -> Result<Self, String> {
+    fn below(version: Version, parent: &Path, mib: u64) -> Result<Self, String> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let parents = own.ancestors().take_while(|dir| dir.starts_with(&root));
-        let parent = parents.into_iter().find(|dir| hands_on_memory(dir)).ok_or(
-            "a memory limit needs a cgroup v2 whose memory controller is handed on; this process is in none".to_owned(),
-        )?;
         let name = format!("siltstone-bench-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let limit = MemoryLimit { dir: parent.join(name) };
+        let limit = MemoryLimit { version, dir: parent.join(name) };
         let failed = |error: io::Error| format!("no memory limit can be set in {}: {error}", parent.display());
         fs::create_dir(&limit.dir).map_err(failed)?;
-        fs::write(limit.dir.join("memory.max"), (mib << 20).to_string()).map_err(failed)?;
+        fs::write(limit.dir.join(version.limit()), (mib << 20).to_string()).map_err(failed)?;
+        let (swap, most) = version.swap(mib);
         // Without swap there is no such file.
-        let _ = fs::write(limit.dir.join("memory.swap.max"), "0");
+        let _ = fs::write(limit.dir.join(swap), most.to_string());
         Ok(limit)
     }
 
@@ -49,7 +60,7 @@ impl MemoryLimit {
 
     /// Whether a process of the group was killed because it needed more than the limit.
     pub(super) fn was_exceeded(&self) -> bool {
-        let events = fs::read_to_string(self.dir.join("memory.events")).unwrap_or_default();
+        let events = fs::read_to_string(self.dir.join(self.version.events())).unwrap_or_default();
         events.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0"))
     }
 }
@@ -61,43 +72,103 @@ impl Drop for MemoryLimit {
     }
 }
 
-/// Where the groups are, and the one of this process.
+impl Version {
+    /// Its lines in `/proc/self/cgroup` begin with a number and this.
+    fn is_of(self, controllers: &str) -> bool {
+        match self {
+            Version::V1 => controllers.split(',').any(|controller| controller == "memory"),
+            Version::V2 => controllers.is_empty(),
+        }
+    }
+
+    /// Whether a mount with this type and these options is one of its.
+    fn is_mounted(self, kind: &str, options: &str) -> bool {
+        match self {
+            Version::V1 => kind == "cgroup" && options.split(',').any(|option| option == "memory"),
+            Version::V2 => kind == "cgroup2",
+        }
+    }
+
+    fn limit(self) -> &'static str {
+        match self {
+            Version::V1 => "memory.limit_in_bytes",
+            Version::V2 => "memory.max",
+        }
+    }
+
+    /// What keeps a group from swapping, and its value: version 1 limits memory and swap together.
+    fn swap(self, mib: u64) -> (&'static str, u64) {
+        match self {
+            Version::V1 => ("memory.memsw.limit_in_bytes", mib << 20),
+            Version::V2 => ("memory.swap.max", 0),
+        }
+    }
+
+    fn events(self) -> &'static str {
+        match self {
+            Version::V1 => "memory.oom_control",
+            Version::V2 => "memory.events",
+        }
+    }
+}
+
+/// Where the groups of a version are, and the one of this process.
+#[derive(Debug)]
 struct OwnGroup {
+    version: Version,
     root: PathBuf,
     own: PathBuf,
 }
 
-/// Finds the mount of cgroup v2 in the lines of `/proc/self/mounts`, and the group in those of `/proc/self/cgroup`.
-fn own_group(mounts: &str, groups: &str) -> Result<OwnGroup, String> {
-    let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let mount = mounts.find(|fields| fields.get(2) == Some(&"cgroup2"));
-    let root = mount.and_then(|fields| fields.get(1).map(PathBuf::from));
-    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"));
-    match (root, path) {
-        (Some(root), Some(path)) => Ok(OwnGroup { own: root.join(path), root }),
-        _ => Err("a memory limit needs cgroup v2, which is not mounted".to_owned()),
+impl OwnGroup {
+    /// Finds the mount in the lines of `/proc/self/mounts`, and the group in those of `/proc/self/cgroup`.
+    fn find(version: Version, mounts: &str, groups: &str) -> Option<Self> {
+        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let root = mounts.find_map(|fields| match fields[..] {
+            [_, dir, kind, options, ..] => version.is_mounted(kind, options).then(|| PathBuf::from(dir)),
+            _ => None,
+        })?;
+        let path = groups.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            version.is_of(controllers).then(|| path.trim_start_matches('/'))
+        })?;
+        Some(OwnGroup { version, own: root.join(path), root })
     }
-}
 
-/// Whether groups made in `dir` have a memory controller.
-fn hands_on_memory(dir: &Path) -> bool {
-    let handed_on = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
-    handed_on.split_whitespace().any(|controller| controller == "memory")
+    /// The nearest group in which groups with a memory controller can be made.
+    fn parent(&self) -> Option<PathBuf> {
+        let mut groups = self.own.ancestors().take_while(|dir| dir.starts_with(&self.root));
+        let hands_on = |dir: &&Path| match self.version {
+            Version::V1 => dir.join(self.version.limit()).exists(),
+            Version::V2 => {
+                let handed_on = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+                handed_on.split_whitespace().any(|controller| controller == "memory")
+            }
+        };
+        groups.find(hands_on).map(Path::to_owned)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MOUNTS: &str = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
+        cgroup /c/cpu cgroup rw,cpu 0 0\ncgroup /c/memory cgroup rw,relatime,memory 0 0\n\
+        cgroup2 /c/unified cgroup2 rw 0 0\n";
+
     #[test]
     fn the_own_group_is_found() {
-        let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        let groups = "4:memory:/a\n0::/user.slice/session-3.scope\n";
-        let OwnGroup { root, own } = own_group(mounts, groups).unwrap();
-        assert_eq!(root, Path::new("/sys/fs/cgroup/unified"));
-        assert_eq!(own, Path::new("/sys/fs/cgroup/unified/user.slice/session-3.scope"));
-        assert!(own_group("tmpfs /sys/fs/cgroup tmpfs rw 0 0\n", groups).is_err());
-        assert!(own_group(mounts, "4:memory:/a\n").is_err());
+        let groups = "4:memory:/a\n1:cpu:/b\n0::/user.slice/session-3.scope\n";
+        let find = |version| OwnGroup::find(version, MOUNTS, groups).unwrap();
+        let OwnGroup { root, own, .. } = find(Version::V2);
+        assert_eq!(root, Path::new("/c/unified"));
+        assert_eq!(own, Path::new("/c/unified/user.slice/session-3.scope"));
+        let OwnGroup { root, own, .. } = find(Version::V1);
+        assert_eq!((root.as_path(), own.as_path()), (Path::new("/c/memory"), Path::new("/c/memory/a")));
+        assert!(OwnGroup::find(Version::V2, "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n", groups).is_none());
+        assert!(OwnGroup::find(Version::V2, MOUNTS, "4:memory:/a\n").is_none());
+        assert!(OwnGroup::find(Version::V1, MOUNTS, "1:cpu:/b\n0::/a\n").is_none());
     }
 
     #[test]
@@ -106,25 +177,42 @@ mod tests {
         let slice = root.path().join("slice");
         let own = slice.join("scope");
         fs::create_dir_all(&own).unwrap();
+        let group = OwnGroup { version: Version::V2, root: root.path().to_owned(), own: own.clone() };
         fs::write(root.path().join("cgroup.subtree_control"), "memory\n").unwrap();
-        let group = || OwnGroup { root: root.path().to_owned(), own: own.clone() };
         fs::write(slice.join("cgroup.subtree_control"), "cpu memory pids\n").unwrap();
         fs::write(own.join("cgroup.subtree_control"), "cpu\n").unwrap();
-        let limit = MemoryLimit::below(group(), 64).unwrap();
-        assert_eq!(limit.dir.parent(), Some(&*slice));
-        assert_eq!(fs::read_to_string(limit.dir.join("memory.max")).unwrap(), "67108864");
-        assert!(!limit.was_exceeded());
-        fs::write(limit.dir.join("memory.events"), "oom 1\noom_kill 1\n").unwrap();
-        assert!(limit.was_exceeded());
+        assert_eq!(group.parent().as_ref(), Some(&slice));
         fs::write(slice.join("cgroup.subtree_control"), "cpu\n").unwrap();
         fs::write(root.path().join("cgroup.subtree_control"), "memoryless\n").unwrap();
-        assert!(MemoryLimit::below(group(), 64).unwrap_err().contains("handed on"));
+        assert_eq!(group.parent(), None);
+        let group = OwnGroup { version: Version::V1, ..group };
+        assert_eq!(group.parent(), None);
+        fs::write(own.join("memory.limit_in_bytes"), "").unwrap();
+        assert_eq!(group.parent(), Some(own));
+    }
+
+    #[test]
+    fn a_group_has_its_limit_and_tells_of_what_it_killed() {
+        let parent = tempfile::tempdir().unwrap();
+        let files = [
+            (Version::V1, "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "67108864", "memory.oom_control"),
+            (Version::V2, "memory.max", "memory.swap.max", "0", "memory.events"),
+        ];
+        for (version, limit_file, swap_file, swap, events) in files {
+            let limit = MemoryLimit::below(version, parent.path(), 64).unwrap();
+            assert_eq!(fs::read_to_string(limit.dir.join(limit_file)).unwrap(), "67108864");
+            assert_eq!(fs::read_to_string(limit.dir.join(swap_file)).unwrap(), swap);
+            assert!(!limit.was_exceeded());
+            fs::write(limit.dir.join(events), "oom 1\noom_kill 1\n").unwrap();
+            assert!(limit.was_exceeded());
+        }
+        assert!(MemoryLimit::below(Version::V2, &parent.path().join("none"), 64).unwrap_err().contains("none"));
     }
 
     #[test]
     fn a_command_enters_the_group_before_it_becomes_the_program() {
         let dir = tempfile::tempdir().unwrap();
-        let limit = MemoryLimit { dir: dir.path().join("group") };
+        let limit = MemoryLimit { version: Version::V2, dir: dir.path().join("group") };
         fs::create_dir(&limit.dir).unwrap();
         let output = limit.command(Path::new("/bin/echo")).args(["a b", "c"]).output().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "a b c\n");

@@ -182,6 +182,10 @@ impl<const FAULT: u8, const AFTER: u64> Engine for Faulty<FAULT, AFTER> {
         Ok(count - left_out)
     }
 
+    fn flush(&self) -> Result<()> {
+        self.inner.flush()
+    }
+
     fn settle(&self) -> Result<()> {
         self.inner.settle()
     }

@@ -50,6 +50,8 @@ pub enum Workload {
     Overwrite,
     /// Deletes half of the keys, in random order
     DeleteRandom,
+    /// Writes into tables what is in memory: what the files take then is what the data take
+    Flush,
     /// Gets keys that were written, drawn at random
     ReadRandom,
     /// Gets keys that were written, drawn by a Zipf distribution of exponent 0.99
@@ -97,6 +99,7 @@ impl Workload {
             Workload::BulkLoad => "bulkload",
             Workload::Overwrite => "overwrite",
             Workload::DeleteRandom => "deleterandom",
+            Workload::Flush => "flush",
             Workload::ReadRandom => "readrandom",
             Workload::ReadZipf => "readzipf",
             Workload::ReadMissing => "readmissing",
@@ -141,6 +144,7 @@ impl Workload {
             Workload::YcsbE => &[Kind::Seeks, Kind::Puts],
             Workload::YcsbF => &[Kind::Gets, Kind::Updates],
             Workload::MixGraph => &[Kind::Gets, Kind::Puts, Kind::Seeks],
+            Workload::Flush => &[Kind::Flushes],
             Workload::OpenAfterKill => &[Kind::Opens],
         }
     }
@@ -172,7 +176,7 @@ impl Workload {
     pub fn workers(self, settings: &Settings) -> u32 {
         match self {
             // Entries come in order, so there is no second place to put any.
-            Workload::BulkLoad | Workload::OpenAfterKill => 1,
+            Workload::BulkLoad | Workload::Flush | Workload::OpenAfterKill => 1,
             Workload::ReadWhileWriting => settings.threads + 1,
             _ => settings.threads,
         }
@@ -205,7 +209,7 @@ impl Workload {
                 settings.operations.unwrap_or(settings.keys)
             }
             Workload::MixGraph => settings.operations.unwrap_or(settings.keys),
-            Workload::OpenAfterKill => 1,
+            Workload::Flush | Workload::OpenAfterKill => 1,
         }
     }
 
@@ -226,6 +230,7 @@ impl Workload {
                 | Workload::BulkLoad
                 | Workload::Overwrite
                 | Workload::DeleteRandom
+                | Workload::Flush
         )
     }
 
@@ -266,6 +271,7 @@ impl Workload {
             Workload::BulkLoad => fill::bulk_load(worker),
             Workload::Overwrite => write::overwrite(worker),
             Workload::DeleteRandom => write::delete_doomed(worker),
+            Workload::Flush => write::flush(worker),
             Workload::ReadRandom | Workload::ReadUncompacted => read::get_uniform(worker),
             Workload::ReadZipf => read::get_zipf(worker),
             Workload::ReadMissing => read::get_missing(worker),

@@ -104,6 +104,13 @@ impl<'a, E: Engine> Worker<'a, E> {
         Ok(())
     }
 
+    /// Writes into tables what is in memory.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        self.tallies[Kind::Flushes as usize].recorder.time(|| self.engine.flush())?;
+        self.count(Kind::Flushes, 1);
+        Ok(())
+    }
+
     /// Puts a key that no fill writes, and that was not there.
     pub(super) fn insert(&mut self) -> Result<()> {
         let id = self.ledger.insert()?;

@@ -25,6 +25,16 @@ pub(super) fn overwrite<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
     Ok(())
 }
 
+/// Writes into tables what is in memory.
+pub(super) fn flush<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
+    while let Some(steps) = worker.phase.claims.claim() {
+        for _ in steps {
+            worker.flush()?;
+        }
+    }
+    Ok(())
+}
+
 /// Deletes the doomed ones among the records that have a value.
 pub(super) fn delete_doomed<E: Engine>(worker: &mut Worker<'_, E>) -> Result<()> {
     let phase = worker.phase;

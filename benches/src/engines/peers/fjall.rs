@@ -147,6 +147,10 @@ impl Engine for Fjall {
         }
     }
 
+    fn flush(&self) -> Result<()> {
+        self.keyspace.rotate_memtable_and_wait().map_err(fault)
+    }
+
     fn settle(&self) -> Result<()> {
         wait_until_quiet(&self.dir, THREADS, || self.db.outstanding_flushes() > 0 || self.db.active_compactions() > 0);
         Ok(())

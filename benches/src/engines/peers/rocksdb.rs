@@ -182,6 +182,10 @@ impl Engine for RocksDb {
         visit_all(iterator, direction, limit, visit)
     }
 
+    fn flush(&self) -> Result<()> {
+        self.db.flush().map_err(fault)
+    }
+
     fn settle(&self) -> Result<()> {
         self.db.wait_for_compact(&WaitForCompactOptions::default()).map_err(fault)
     }
