@@ -33,7 +33,7 @@ fn session<E: Engine>(settings: &Settings, workloads: &[Workload]) -> Result<Vec
 }
 
 /// Every workload, and scans that check what the others left.
-const ALL: [Workload; 34] = [
+const ALL: [Workload; 35] = [
     FillSeq,
     FillRandom,
     FillBatch,
@@ -68,6 +68,7 @@ const ALL: [Workload; 34] = [
     Overwrite,
     Scan,
     DeleteRandom,
+    Flush,
 ];
 
 fn assert_measured(measured: &Measurement) {
@@ -111,6 +112,7 @@ fn every_workload_runs<E: Engine>() {
     let records = 5000 + measured[22].kinds[1].ops + measured[24].kinds[1].ops;
     assert_eq!((ops(31), live(31)), (3 * records, records), "the overwrite brought the deleted keys back");
     assert_eq!(ops(32), 2 * 5 * records);
+    assert_eq!((ops(34), measured[34].live_bytes), (1, measured[33].live_bytes));
 }
 
 #[test]

@@ -250,6 +250,7 @@ impl Workload {
         let mixed = self.kinds().len() > 1 && self != Workload::ReadWhileWriting;
         let slow = self == Workload::FillBatch || self.settings(settings).durability == Durability::Synced;
         match kind.writes() {
+            _ if self == Workload::Flush => Timing::Every,
             true if mixed || slow => Timing::Every,
             false if mixed => Timing::Sample,
             _ => Timing::SampleAndSpans,

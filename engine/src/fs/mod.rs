@@ -15,6 +15,7 @@ mod fault;
 mod mapping;
 mod os;
 mod sim;
+mod writeback;
 
 pub use fault::{Fault, FaultFileSystem, Injected, Op};
 pub use os::OsFileSystem;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::mapping::{MappingWriter, map_read_only};
+use super::writeback;
 use super::{DirEntry, FileLock, FileSystem, LockKind, MappedFile, ReadableFile, WritableFile};
 
 /// How many zeros are written at once when a mapped file is made.
@@ -194,9 +195,8 @@ impl WritableFile for OsWritableFile {
         self.file.sync_all()
     }
 
-    // A hint: rustix offers no sync_file_range, and nothing else starts writeback without waiting for it.
-    fn start_writeback(&mut self, _range: Range<u64>) -> io::Result<()> {
-        Ok(())
+    fn start_writeback(&mut self, range: Range<u64>) -> io::Result<()> {
+        writeback::start(&self.file, range)
     }
 
     fn len(&self) -> u64 {
