@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::{self, HEADER_BYTES, SegmentHeader};
@@ -42,6 +42,8 @@ pub(super) struct Spares {
     prepared: VecDeque<Box<dyn MappedFile>>,
     /// The file behind those is being made, without the lock: who finds one ready need not wait for the next.
     is_making: bool,
+    /// The last segment that a file was begun for. It may be there also if it could not be made ready, or not be removed.
+    last_begun: u64,
     /// Released files of full size.
     waiting: Vec<Spare>,
     /// How often the log was synced before the last preparation.
@@ -55,6 +57,7 @@ impl Spares {
             next_number: number + 1,
             prepared: VecDeque::new(),
             is_making: false,
+            last_begun: number,
             waiting: Vec::new(),
             syncs_before: 0,
         }
@@ -132,6 +135,7 @@ impl Wal {
         let syncs = self.sync_count.load(Ordering::Relaxed);
         let syncs_since = syncs - std::mem::replace(&mut spares.syncs_before, syncs);
         let number = spares.next_number + spares.prepared.len() as u64;
+        spares.last_begun = spares.last_begun.max(number);
         Some(Making { wal: self, number, file_bytes, syncs_since, spare: spares.take_waiting(file_bytes), made: None })
     }
 
@@ -201,17 +205,23 @@ impl Wal {
         Ok(file)
     }
 
-    /// Removes what is prepared for the segments from `first` on: the newest first, durably, so that there is never one
+    /// Removes what is there for the segments from `first` on: the newest first, durably, so that there is never one
     /// behind a gap.
     #[cold]
     fn discard_prepared(&self, spares: &mut Spares, first: u64) -> Result<()> {
-        while let Some(file) = spares.prepared.pop_back() {
-            drop(file);
-            let path = format::segment_path(&self.dir, first + spares.prepared.len() as u64);
-            self.fs.remove_file(&path).map_err(Error::io("remove log segment", &path))?;
-            self.fs.sync_dir(&self.dir).map_err(Error::io("sync directory", &self.dir))?;
+        spares.prepared.clear();
+        while spares.last_begun >= first {
+            self.remove_durably(&format::segment_path(&self.dir, spares.last_begun))?;
+            spares.last_begun -= 1;
         }
         Ok(())
+    }
+
+    fn remove_durably(&self, path: &Path) -> Result<()> {
+        match self.fs.remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove log segment", path)(error)),
+            _ => self.fs.sync_dir(&self.dir).map_err(Error::io("sync directory", &self.dir)),
+        }
     }
 
     /// Removes all files that wait for their use as segments. Under the commit lock: no roll takes one meanwhile.

@@ -244,6 +244,29 @@ fn what_is_kept_for_the_next_segments_is_given_back_and_asked_for_again() {
     assert_eq!(read_with(&fs, input, true).unwrap().0, expected[from..]);
 }
 
+/// The file that could not be made ready, or not be removed, stayed behind the gap that those before it left: the log was
+/// taken for damaged.
+#[test]
+fn a_file_that_is_not_ready_is_not_left_behind_a_gap() {
+    let sim = sim();
+    let fs = FaultFileSystem::new(Arc::new(sim.clone()));
+    let (wal, mut writer) = create(Arc::new(fs.clone()), dir(), DATABASE, 1, 0, options(4096)).unwrap();
+    let expected = append(&mut writer, &wal, [1000; 10]);
+    fs.only(Op::MappedWrite);
+    fs.fail_from(2, Fault::Io);
+    wal.prepare_spare().unwrap_err();
+    fs.clear();
+    assert_eq!(segment_files(&sim).last(), Some(&segment_path(dir(), 6)), "5 is ready, 6 is not");
+    fs.only(Op::Remove);
+    fs.fail_from(1, Fault::Io);
+    writer.give_back_spares().unwrap_err();
+    fs.clear();
+    assert_eq!(segment_files(&sim).last(), Some(&segment_path(dir(), 6)), "6 cannot be removed, so 5 stays");
+    writer.give_back_spares().unwrap();
+    assert_eq!(segment_files(&sim).last(), Some(&segment_path(dir(), 4)));
+    assert_eq!(read(&sim), expected);
+}
+
 #[test]
 fn a_roll_makes_its_file_where_none_was_made_since_they_were_given_back() {
     let fs = sim();
