@@ -449,6 +449,9 @@ impl DbHandle {
         crate::flush::note_synced(&self.store, wal)?;
         self.store.versions.seal()?;
         crate::maintenance::purge(&self.store);
+        if let Some(writer) = &self.writer {
+            writer.with_state(|state| state.give_back_spares(self.store.visible()));
+        }
         Ok(())
     }
 }

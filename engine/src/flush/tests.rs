@@ -231,5 +231,6 @@ fn an_idle_log_keeps_no_files_for_what_comes_next() {
     fill(&ks, "x", 900_000);
     let count = ks.iter().count();
     db.close().unwrap();
+    assert_eq!(files(&fs, "spare"), Vec::<String>::new(), "nor a closed one");
     assert_eq!(keyspace(&open(&fs), "ks").iter().count(), count);
 }
