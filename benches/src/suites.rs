@@ -97,7 +97,7 @@ pub static SUITES: &[Suite] = &[
     },
     Suite {
         name: "update",
-        about: "Overwrites to a steady state, reads straight after them, deletes of half of the keys; what space is left of both",
+        about: "Overwrites to a steady state, reads right after them, deletes of half of the keys; the space of both",
         chains: &[Chain {
             name: "update",
             steps: "fillrandom,overwrite,readrandom,scan,overwrite,readuncompacted,readrandom,flush,\

@@ -104,8 +104,8 @@ impl Pool {
 }
 
 /// How much callers' threads go before the background's, where they share processors: as `nice` counts it. Measured with
-/// a writer and two background threads on two cores: 5 and 10 gave an eighth more puts than 0, and the slowest put was
-/// shorter with 5.
+/// a writer and two background threads on two cores: 5 and 10 gave an eighth more puts than 0, and the slowest
+/// overwrites were shorter with 5.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 5;
 

@@ -23,6 +23,16 @@ pub(crate) fn prefetch_lines<T>(place: *const T, lines: usize) {
     (0..lines).for_each(|line| prefetch(place.cast::<u8>().wrapping_add(line * LINE_BYTES)));
 }
 
+/// How many cache lines are fetched ahead of a write.
+const AHEAD_LINES: usize = 4;
+
+/// Asks for what the next entry will be written to, where each goes behind the one before: every atomic step of a commit
+/// waits until the lines of the writes before it are there.
+#[inline(always)]
+pub(crate) fn prefetch_next_write<T>(place: *const T) {
+    prefetch_lines(place, AHEAD_LINES);
+}
+
 /// Asks for the cache line of `bytes` that `at` lies in; nothing if that is outside.
 #[inline]
 pub(crate) fn prefetch_at(bytes: &[u8], at: usize) {

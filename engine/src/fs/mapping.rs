@@ -13,14 +13,10 @@ use memmap2::UncheckedAdvice;
 use memmap2::{Mmap, MmapOptions, MmapRaw};
 
 use super::{MappedFile, MappedSync};
-use crate::prefetch::prefetch_lines;
+use crate::prefetch::prefetch_next_write;
 
 /// A sync of this many bytes and more takes them out of the page tables before, see [`Mapping::unmap`].
 const UNMAP_BYTES: usize = 64 << 10;
-
-/// How many cache lines behind a write are fetched for the next one, which follows it in a log: an atomic step that comes
-/// after a write, as a commit has many, waits until its lines are there.
-const AHEAD_LINES: usize = 4;
 
 /// A writable shared mapping of a whole file. No reference into it is ever made: it is written through
 /// [`MappingWriter`] and made durable through this type; readers use `pread`.
@@ -65,8 +61,7 @@ impl MappedFile for MappingWriter {
         unsafe {
             ptr::copy_nonoverlapping(bytes.as_ptr(), self.mapping.0.as_mut_ptr().add(offset as usize), bytes.len());
         }
-        let end = self.mapping.0.as_mut_ptr().wrapping_add(offset as usize + bytes.len());
-        prefetch_lines(end, AHEAD_LINES);
+        prefetch_next_write(self.mapping.0.as_mut_ptr().wrapping_add(offset as usize + bytes.len()));
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::alloc::{self, Layout};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use crate::prefetch::prefetch_lines;
+use crate::prefetch::prefetch_next_write;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,10 +16,6 @@ const FIRST_CHUNK_BYTES: usize = 4 << 10;
 /// An entry of more than a full-grown chunk divided by this gets a chunk of its own, so that no more of a chunk is ever
 /// left unused.
 const LARGE_SHARE: usize = 4;
-
-/// How many cache lines are fetched of what the next entry will be written to: writes to lines that are not at hand are
-/// gathered, and every atomic step of a commit waits for all of them.
-const AHEAD_LINES: usize = 4;
 
 /// Uninitialised heap memory that stays where it is until it is dropped.
 #[derive(Debug)]
@@ -228,7 +224,7 @@ impl Arena {
         if padding.saturating_add(bytes) <= self.free_bytes {
             self.bump(padding);
             let place = self.bump(bytes);
-            prefetch_lines(self.free.as_ptr(), AHEAD_LINES);
+            prefetch_next_write(self.free.as_ptr());
             return place;
         }
         // A new chunk may begin anywhere, so ask for room to align in.

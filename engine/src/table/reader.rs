@@ -18,7 +18,7 @@ use crate::cache::{BlockCache, BlockKey};
 use crate::error::{Error, Result};
 use crate::fs::{FileSystem, ReadableFile};
 use crate::key::{Lookup, SeqNo, Trailer};
-use crate::prefetch::prefetch_at;
+use crate::prefetch::{self, prefetch_at};
 use crate::slice::Slice;
 
 /// How many lines of a block a get asks for at once: those of the columns, buckets and rests of a block of 4 KiB with
@@ -346,7 +346,7 @@ impl Table {
         let payload = (handle.offset as usize).checked_add(stored_bytes.saturating_sub(TRAILER_BYTES));
         let payload = payload.and_then(|end| map.get(handle.offset as usize..end));
         let payload = payload.ok_or_else(|| self.damaged(handle, "a data block beyond the end of the file"))?;
-        prefetch_lines(payload);
+        prefetch_columns(payload);
         Ok((handle, payload))
     }
 
@@ -360,7 +360,9 @@ impl Table {
     #[inline]
     pub(super) fn prefetch_block(&self, ordinal: usize) {
         if let (Source::Map(map), Ok(handle)) = (&self.source, self.index.handle(ordinal)) {
-            prefetch_lines(usize::try_from(handle.offset).ok().and_then(|start| map.get(start..)).unwrap_or_default());
+            prefetch_columns(
+                usize::try_from(handle.offset).ok().and_then(|start| map.get(start..)).unwrap_or_default(),
+            );
         }
     }
 
@@ -391,9 +393,9 @@ impl Table {
 /// What a search in a block looks at is needed one after the other, each telling where to look next: lets it come
 /// together.
 #[inline]
-fn prefetch_lines(payload: &[u8]) {
+fn prefetch_columns(payload: &[u8]) {
     for line in 0..PREFETCH_LINES {
-        prefetch_at(payload, crate::prefetch::LINE_BYTES * line);
+        prefetch_at(payload, prefetch::LINE_BYTES * line);
     }
 }
 

@@ -99,9 +99,9 @@ impl Engine for SurrealKv {
         writes without its log: `no-log` is `buffered`. It has no lz4: the profiles with compression use snappy, below \
         level 0 in place of the bottom level alone. Each put and each get is a transaction of its own; puts that meet a \
         conflict are done again; gets answer a copy. Its memtable's limit counts keys and structure, not values. Bulk \
-        loads: batches of 1,000. It has no call to flush its memtable, nor to wait for compaction: it is idle when its threads have slept and its \
-        files have not changed for 0.2 s, which its time to idle includes. It does not count the bytes that it writes, \
-        nor tell its levels while it is open.";
+        loads: batches of 1,000. It has no call to flush its memtable, nor to wait for compaction: it is idle when its \
+        threads have slept and its files have not changed for 0.2 s, which its time to idle includes. It does not count \
+        the bytes that it writes, nor tell its levels while it is open.";
 
     fn open(dir: &Path, settings: &Settings) -> Result<Self> {
         let runtime = Builder::new_multi_thread()
