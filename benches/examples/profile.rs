@@ -7,7 +7,7 @@
 //! callgrind_annotate callgrind.out.*
 //! ```
 //!
-//! `put`, `get`, `seek` (with the ten entries from there on) and `scan`; only what lies in `measured_..` is counted, and
+//! `put`, `get`, `seek` (with the ten entries from there on), `scan` and `reverse`, a scan from the end; only what lies in `measured_..` is counted, and
 //! only on the thread that calls. The program prints how many operations that were.
 
 use std::ops::Bound;
@@ -73,6 +73,15 @@ fn measured_scan(ks: &Keyspace) -> Result<u64> {
     Ok(count)
 }
 
+#[inline(never)]
+fn measured_reverse(ks: &Keyspace) -> Result<u64> {
+    let (mut entries, mut count) = (ks.iter(), 0);
+    while entries.next_back_with(|key, value| !key.is_empty() && !value.is_empty()).unwrap_or(Ok(false))? {
+        count += 1;
+    }
+    Ok(count)
+}
+
 fn main() -> Result<()> {
     let what = std::env::args().nth(1).unwrap_or_default();
     let operation: fn(&Keyspace) -> Result<u64> = match &*what {
@@ -80,8 +89,9 @@ fn main() -> Result<()> {
         "get" => measured_get,
         "seek" => measured_seek,
         "scan" => measured_scan,
+        "reverse" => measured_reverse,
         _ => {
-            eprintln!("there is no operation {what:?}; there are put, get, seek, scan");
+            eprintln!("there is no operation {what:?}; there are put, get, seek, scan, reverse");
             std::process::exit(2);
         }
     };

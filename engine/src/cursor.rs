@@ -63,19 +63,11 @@ pub(crate) trait Cursor {
     /// Moves one entry forward.
     fn next(&mut self) -> Result<()>;
 
-    /// Moves one entry forward if a look at what lies beside the entry shows that the next one is of another key, and
-    /// that the prefix of that key is below `limit`, when there is one; answers whether it moved. Only while valid.
+    /// Moves one entry forward if a look at what lies beside the entry shows that the next one is of another key; answers
+    /// the prefix of that key if it moved. Only while valid.
     #[inline]
-    fn next_within(&mut self, _limit: Option<u64>) -> bool {
-        false
-    }
-
-    /// Moves one entry backward if a look at what lies beside the entry shows that the one before is the newest of
-    /// another key, and that the prefix of that key is above `limit`, when there is one; answers whether it moved. Only
-    /// while valid.
-    #[inline]
-    fn prev_within(&mut self, _limit: Option<u64>) -> bool {
-        false
+    fn next_key(&mut self) -> Option<u64> {
+        None
     }
 
     /// Whether a look at what lies beside the entry shows that no newer one of its key comes before it. Only while

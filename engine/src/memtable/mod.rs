@@ -324,6 +324,16 @@ impl Cursor for MemtableCursor {
     }
 
     #[inline]
+    fn next_key(&mut self) -> Option<u64> {
+        delegate!(mut self.next_key())
+    }
+
+    #[inline]
+    fn is_newest(&self) -> bool {
+        delegate!(self.is_newest())
+    }
+
+    #[inline]
     fn prev(&mut self) -> Result<()> {
         delegate!(mut self.prev())
     }

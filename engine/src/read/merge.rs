@@ -16,8 +16,8 @@ use crate::key::{MAX_SEQNO, SeqNo, Trailer, compare_keys};
 /// comparison a step, and of many a run that dominates costs one comparison a step too.
 pub(crate) struct MergeCursor<C> {
     children: Vec<C>,
-    /// The winner's index; [`NONE`] when the merge is not valid.
-    winner: usize,
+    /// [`NOBODY`] when the merge is not valid.
+    winner: Waiting,
     backward: bool,
     /// The valid children other than the winner, the one that comes next in the direction of the merge on top (a binary
     /// heap).
@@ -27,14 +27,14 @@ pub(crate) struct MergeCursor<C> {
     heap: Vec<Waiting>,
 }
 
-/// A child in the heap, with the prefix of its key, so that most comparisons do not go to the child.
+/// A child, with the prefix of its key, so that most comparisons do not go to the child.
 #[derive(Clone, Copy)]
 struct Waiting {
     prefix: u64,
     child: usize,
 }
 
-const NONE: usize = usize::MAX;
+const NOBODY: Waiting = Waiting { prefix: 0, child: usize::MAX };
 
 /// Compares the entries two children stand on, in internal order; ties go to the child in front.
 #[inline]
@@ -53,7 +53,7 @@ fn compare_entries<C: Cursor>(a: &C, b: &C) -> Ordering {
 impl<C: Cursor> MergeCursor<C> {
     /// A merge of `children`, any number of them, not positioned yet.
     pub(crate) fn new(children: Vec<C>) -> Self {
-        MergeCursor { children, winner: NONE, backward: false, heap: Vec::new() }
+        MergeCursor { children, winner: NOBODY, backward: false, heap: Vec::new() }
     }
 
     /// Whether `a` comes before `b` in the direction of the merge.
@@ -69,7 +69,7 @@ impl<C: Cursor> MergeCursor<C> {
     }
 
     fn aim_all(&mut self, key: &[u8], seqno: SeqNo, backward: bool) -> Result<()> {
-        self.winner = NONE;
+        self.winner = NOBODY;
         // One alone waits for nobody else.
         let several = if self.children.len() > 1 { &mut self.children[..] } else { &mut [] };
         for at in [Aim::Index, Aim::Block] {
@@ -80,12 +80,12 @@ impl<C: Cursor> MergeCursor<C> {
 
     /// Positions every child by `seek`, then finds the winner of the direction.
     fn seek_all(&mut self, backward: bool, mut seek: impl FnMut(&mut C) -> Result<()>) -> Result<()> {
-        self.winner = NONE;
+        self.winner = NOBODY;
         self.backward = backward;
         for child in &mut self.children {
             seek(child)?;
         }
-        self.collect(NONE);
+        self.collect(NOBODY.child);
         self.pop_winner();
         Ok(())
     }
@@ -105,9 +105,9 @@ impl<C: Cursor> MergeCursor<C> {
 
     /// Takes the top of the heap as the winner.
     fn pop_winner(&mut self) {
-        self.winner = NONE;
+        self.winner = NOBODY;
         if !self.heap.is_empty() {
-            self.winner = self.heap.swap_remove(0).child;
+            self.winner = self.heap.swap_remove(0);
             self.sift_down(0);
         }
     }
@@ -128,19 +128,22 @@ impl<C: Cursor> MergeCursor<C> {
         }
     }
 
-    /// Finds the winner again after it has moved in the direction of the merge.
+    /// Whether the winner's prefix alone shows that no other child stands on its key.
     #[inline]
-    fn settle(&mut self) {
-        let winner = self.winner;
-        if !self.children[winner].valid() {
-            self.pop_winner();
-        } else if let Some(&top) = self.heap.first() {
-            let moved = self.waiting(winner);
-            if self.is_before(top, moved) {
-                self.heap[0] = moved;
-                self.winner = top.child;
-                self.sift_down(0);
-            }
+    fn is_alone(&self) -> bool {
+        self.heap.first().is_none_or(|top| top.prefix != self.winner.prefix)
+    }
+
+    /// Finds the winner again after it has moved in the direction of the merge, to a key of `prefix`.
+    #[inline]
+    fn settle(&mut self, prefix: u64) {
+        self.winner.prefix = prefix;
+        if let Some(&top) = self.heap.first()
+            && self.is_before(top, self.winner)
+        {
+            self.heap[0] = self.winner;
+            self.winner = top;
+            self.sift_down(0);
         }
     }
 
@@ -150,14 +153,13 @@ impl<C: Cursor> MergeCursor<C> {
     /// have got an entry in between since: hence the loops.
     #[cold]
     fn turn(&mut self, backward: bool) -> Result<()> {
-        let winner = self.winner;
-        self.winner = NONE;
+        let winner = std::mem::replace(&mut self.winner, NOBODY);
         for other in 0..self.children.len() {
-            let Ok([at, child]) = self.children.get_disjoint_mut([winner, other]) else { continue };
+            let Ok([at, child]) = self.children.get_disjoint_mut([winner.child, other]) else { continue };
             if !child.valid() {
                 if backward { child.seek_to_last() } else { child.seek_to_first() }?;
             }
-            let side = |child: &C| compare_entries(child, at).then(other.cmp(&winner));
+            let side = |child: &C| compare_entries(child, at).then(other.cmp(&winner.child));
             while backward && child.valid() && side(child).is_gt() {
                 child.prev()?;
             }
@@ -167,7 +169,7 @@ impl<C: Cursor> MergeCursor<C> {
         }
         self.winner = winner;
         self.backward = backward;
-        self.collect(winner);
+        self.collect(winner.child);
         Ok(())
     }
 
@@ -177,12 +179,17 @@ impl<C: Cursor> MergeCursor<C> {
         if self.backward != backward {
             self.turn(backward)?;
         }
-        let child = &mut self.children[self.winner];
+        let child = &mut self.children[self.winner.child];
         if let Err(error) = if backward { child.prev() } else { child.next() } {
-            self.winner = NONE;
+            self.winner = NOBODY;
             return Err(error);
         }
-        self.settle();
+        if child.valid() {
+            let prefix = child.key_prefix();
+            self.settle(prefix);
+        } else {
+            self.pop_winner();
+        }
         Ok(())
     }
 }
@@ -190,32 +197,32 @@ impl<C: Cursor> MergeCursor<C> {
 impl<C: Cursor> Cursor for MergeCursor<C> {
     #[inline]
     fn valid(&self) -> bool {
-        self.winner != NONE
+        self.winner.child != NOBODY.child
     }
 
     #[inline]
     fn key(&self) -> &[u8] {
-        self.children[self.winner].key()
+        self.children[self.winner.child].key()
     }
 
     #[inline]
     fn key_prefix(&self) -> u64 {
-        self.children[self.winner].key_prefix()
+        self.winner.prefix
     }
 
     #[inline]
     fn trailer(&self) -> Trailer {
-        self.children[self.winner].trailer()
+        self.children[self.winner.child].trailer()
     }
 
     #[inline]
     fn value(&self) -> &[u8] {
-        self.children[self.winner].value()
+        self.children[self.winner.child].value()
     }
 
     #[inline]
     fn value_owner(&self) -> Option<&Bytes> {
-        self.children[self.winner].value_owner()
+        self.children[self.winner.child].value_owner()
     }
 
     fn seek_to_first(&mut self) -> Result<()> {
@@ -242,35 +249,19 @@ impl<C: Cursor> Cursor for MergeCursor<C> {
     }
 
     #[inline]
-    fn next_within(&mut self, limit: Option<u64>) -> bool {
-        if self.backward {
-            return false;
+    fn next_key(&mut self) -> Option<u64> {
+        if self.backward || !self.is_alone() {
+            return None;
         }
-        let nearest = match (limit, self.heap.first()) {
-            (Some(limit), Some(top)) => Some(limit.min(top.prefix)),
-            (limit, top) => limit.or(top.map(|top| top.prefix)),
-        };
-        self.children[self.winner].next_within(nearest)
-    }
-
-    #[inline]
-    fn prev_within(&mut self, limit: Option<u64>) -> bool {
-        if !self.backward {
-            return false;
-        }
-        let nearest = match (limit, self.heap.first()) {
-            (Some(limit), Some(top)) => Some(limit.max(top.prefix)),
-            (limit, top) => limit.or(top.map(|top| top.prefix)),
-        };
-        self.children[self.winner].prev_within(nearest)
+        let prefix = self.children[self.winner.child].next_key()?;
+        self.settle(prefix);
+        Some(self.winner.prefix)
     }
 
     #[inline]
     fn is_newest(&self) -> bool {
         // Forward, what comes before was passed, and is not at hand.
-        let winner = &self.children[self.winner];
-        let alone = || self.heap.first().is_none_or(|top| top.prefix != winner.key_prefix());
-        self.backward && winner.is_newest() && alone()
+        self.backward && self.is_alone() && self.children[self.winner.child].is_newest()
     }
 
     #[inline]

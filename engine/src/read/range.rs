@@ -127,7 +127,10 @@ impl<F: OpenCursor> RangeIter<F> {
     fn advance_front(&mut self) -> Result<bool> {
         let limit = self.back.as_ref().map(VisibleCursor::key_prefix).or(self.to_prefix);
         let Some(front) = &mut self.front else { return self.open_front() };
-        Ok(front.next_below(limit)? || self.front_is_inside())
+        front.next()?;
+        // A look at the prefix decides nearly always.
+        let is_below = front.valid() && limit.is_none_or(|limit| front.key_prefix() < limit);
+        Ok(is_below || self.front_is_inside())
     }
 
     #[inline]
@@ -137,7 +140,9 @@ impl<F: OpenCursor> RangeIter<F> {
             None => Some(self.from_prefix).filter(|_| !self.bounds.from.is_empty()),
         };
         let Some(back) = &mut self.back else { return self.open_back() };
-        Ok(back.prev_above(limit)? || self.back_is_inside())
+        back.prev()?;
+        let is_above = back.valid() && limit.is_none_or(|limit| back.key_prefix() > limit);
+        Ok(is_above || self.back_is_inside())
     }
 
     fn open_front(&mut self) -> Result<bool> {

@@ -94,29 +94,15 @@ impl Cursor for RunCursor {
     fn next(&mut self) -> Result<()> {
         self.stand(self.at.map(|at| at + 1))
     }
-    fn next_within(&mut self, limit: Option<u64>) -> bool {
-        let next = self.at.expect("valid") + 1;
-        let Some(there) = self.entries.get(next).map(|entry| prefix_u64(&entry.0)).filter(|_| self.looks) else {
-            return false;
-        };
-        there > self.key_prefix() && limit.is_none_or(|limit| there < limit) && {
-            let (here, moved) = (self.at, self.stand(Some(next)).is_ok());
-            self.at = if moved { self.at } else { here };
-            moved
+    fn next_key(&mut self) -> Option<u64> {
+        let (here, next) = (self.at, self.at.expect("valid") + 1);
+        let there = prefix_u64(&self.entries.get(next).filter(|_| self.looks)?.0);
+        if there == self.key_prefix() {
+            return None;
         }
-    }
-    fn prev_within(&mut self, limit: Option<u64>) -> bool {
-        let (here, Some(before)) = (self.at, self.at.expect("valid").checked_sub(1)) else { return false };
-        let (there, is_less) = (prefix_u64(&self.entries[before].0), self.is_newest());
-        if !is_less || limit.is_some_and(|limit| there <= limit) || self.stand(Some(before)).is_err() {
-            self.at = here;
-            return false;
-        }
-        if !self.is_newest() {
-            self.at = here;
-            return false;
-        }
-        true
+        let moved = self.stand(Some(next)).is_ok();
+        self.at = if moved { self.at } else { here };
+        moved.then_some(there)
     }
     fn is_newest(&self) -> bool {
         let before = self.at.expect("valid").checked_sub(1);

@@ -247,12 +247,8 @@ impl Cursor for Source {
         each!(self, cursor => cursor.next())
     }
     #[inline]
-    fn next_within(&mut self, limit: Option<u64>) -> bool {
-        each!(self, cursor => cursor.next_within(limit))
-    }
-    #[inline]
-    fn prev_within(&mut self, limit: Option<u64>) -> bool {
-        each!(self, cursor => cursor.prev_within(limit))
+    fn next_key(&mut self) -> Option<u64> {
+        each!(self, cursor => cursor.next_key())
     }
     #[inline]
     fn is_newest(&self) -> bool {

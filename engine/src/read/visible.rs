@@ -174,6 +174,19 @@ impl<C: Cursor> VisibleCursor<C> {
     /// Moves to the next entry. Only while valid.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<()> {
+        if self.position == Position::Here && self.inner.next_key().is_some() {
+            if self.is_visible_put() {
+                return Ok(());
+            }
+            self.position = Position::Invalid;
+        } else {
+            self.leave_forward()?;
+        }
+        self.find_forward()
+    }
+
+    /// Moves the inner cursor forward, past all entries of the key that is shown.
+    fn leave_forward(&mut self) -> Result<()> {
         if self.position == Position::Kept {
             // The inner cursor stands before the versions of the key that is shown: seek behind the newer ones, skip
             // the rest.
@@ -185,40 +198,7 @@ impl<C: Cursor> VisibleCursor<C> {
             self.last.set(self.inner.key_prefix(), self.inner.key());
             self.inner.next()?;
         }
-        self.skip_last()?;
-        self.find_forward()
-    }
-
-    /// Moves to the next entry, as [`next`](Self::next) does; answers whether its key's prefix is certain to be below
-    /// `limit`, which costs less than to compare. Only while valid.
-    #[inline]
-    pub(crate) fn next_below(&mut self, limit: Option<u64>) -> Result<bool> {
-        if self.position == Position::Here && self.inner.next_within(limit) {
-            if self.is_visible_put() {
-                return Ok(true);
-            }
-            self.position = Position::Invalid;
-            self.find_forward()?;
-        } else {
-            self.next()?;
-        }
-        Ok(false)
-    }
-
-    /// Moves to the previous entry, as [`prev`](Self::prev) does; answers whether its key's prefix is certain to be above
-    /// `limit`, which costs less than to compare. Only while valid.
-    #[inline]
-    pub(crate) fn prev_above(&mut self, limit: Option<u64>) -> Result<bool> {
-        if self.position == Position::Here && self.inner.prev_within(limit) {
-            if self.is_visible_put() {
-                return Ok(true);
-            }
-            self.position = Position::Invalid;
-            self.find_backward()?;
-        } else {
-            self.prev()?;
-        }
-        Ok(false)
+        self.skip_last()
     }
 
     #[inline]
@@ -260,8 +240,14 @@ impl<C: Cursor> VisibleCursor<C> {
     fn find_forward(&mut self) -> Result<()> {
         let mut steps = 0;
         while self.inner.valid() {
-            let trailer = self.inner.trailer();
-            if trailer.seqno() > self.snapshot {
+            if self.is_visible_put() {
+                self.position = Position::Here;
+                return Ok(());
+            }
+            if self.inner.next_key().is_some() {
+                continue;
+            }
+            if self.inner.trailer().seqno() > self.snapshot {
                 steps = if self.last.is(self.inner.key_prefix(), self.inner.key()) { steps + 1 } else { 1 };
                 if steps == MAX_STEPS {
                     self.seek_version(self.snapshot)?;
@@ -269,9 +255,6 @@ impl<C: Cursor> VisibleCursor<C> {
                     self.last.set(self.inner.key_prefix(), self.inner.key());
                     self.inner.next()?;
                 }
-            } else if trailer.is_put() {
-                self.position = Position::Here;
-                return Ok(());
             } else {
                 self.last.set(self.inner.key_prefix(), self.inner.key());
                 self.inner.next()?;
@@ -320,7 +303,7 @@ impl<C: Cursor> VisibleCursor<C> {
     fn find_backward(&mut self) -> Result<()> {
         while self.inner.valid() {
             // The oldest and the newest: there is no other to look at, and nothing to keep.
-            if self.inner.is_newest() && self.is_visible_put() {
+            if self.is_visible_put() && self.inner.is_newest() {
                 self.position = Position::Here;
                 return Ok(());
             }

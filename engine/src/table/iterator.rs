@@ -218,14 +218,8 @@ impl Cursor for TableCursor {
     }
 
     #[inline]
-    fn next_within(&mut self, limit: Option<u64>) -> bool {
-        self.entry.next_within(limit)
-    }
-
-    #[inline]
-    fn prev_within(&mut self, limit: Option<u64>) -> bool {
-        self.entry.prefetch_backward();
-        self.entry.prev_within(limit)
+    fn next_key(&mut self) -> Option<u64> {
+        self.entry.next_key()
     }
 
     #[inline]
@@ -237,7 +231,10 @@ impl Cursor for TableCursor {
     fn prev(&mut self) -> Result<()> {
         debug_assert!(self.valid);
         match self.entry.position().checked_sub(1) {
-            Some(i) => self.stand(i),
+            Some(i) => {
+                self.entry.prefetch_backward();
+                self.stand(i)
+            }
             None => self.last_before(self.ordinal),
         }
     }

@@ -190,13 +190,8 @@ impl Cursor for LevelCursor {
     }
 
     #[inline]
-    fn next_within(&mut self, limit: Option<u64>) -> bool {
-        self.cursor.as_mut().is_some_and(|cursor| cursor.next_within(limit))
-    }
-
-    #[inline]
-    fn prev_within(&mut self, limit: Option<u64>) -> bool {
-        self.cursor.as_mut().is_some_and(|cursor| cursor.prev_within(limit))
+    fn next_key(&mut self) -> Option<u64> {
+        self.cursor.as_mut()?.next_key()
     }
 
     #[inline]

@@ -171,19 +171,35 @@ impl<O> BTreeCursor<O> {
         true
     }
 
-    /// Moves to the next entry in a direction. What comes some steps later is fetched: the record, and beside a leaf that
-    /// was just entered the one after it.
+    /// The place of the next entry in a direction. What comes some steps later is fetched: the record, and beside a leaf
+    /// that was just entered the one after it.
+    #[inline]
+    fn next_place(&self, backward: bool) -> Option<Place> {
+        let next = self.place.step(backward)?;
+        Record::prefetch(next.ahead(backward));
+        if next.leaf != self.place.leaf {
+            prefetch_node(next.neighbour(backward).cast(), 0);
+        }
+        Some(next)
+    }
+
+    /// The entry at `place`, which was found from where the cursor stands, if no split came in between, and the prefix of
+    /// its key.
+    #[inline]
+    fn peek(&self, place: Place) -> Option<(*const Record, u64)> {
+        let record = place.record_at(place.position);
+        if !self.tree().is_at(self.version) {
+            return None;
+        }
+        // SAFETY: a place that holds for the tree's version names a record of the tree, which lives as long as the tree.
+        Some((record, prefix_u64(unsafe { &*record }.key())))
+    }
+
+    /// Moves to the next entry in a direction.
     #[inline]
     fn step(&mut self, backward: bool) {
-        let (from, version) = (self.place, self.version);
-        let next = from.step(backward);
-        if let Some(next) = next {
-            Record::prefetch(next.ahead(backward));
-            if next.leaf != from.leaf {
-                prefetch_node(next.neighbour(backward).cast(), 0);
-            }
-        }
-        if !self.try_stand_on(next, version) {
+        let next = self.next_place(backward);
+        if !self.try_stand_on(next, self.version) {
             let (here, tree) = (std::ptr::from_ref(self.entry()), self.tree());
             self.position(|_| {
                 // SAFETY: the record the cursor stands on, which lives as long as the tree.
@@ -279,6 +295,23 @@ impl<O> Cursor for BTreeCursor<O> {
     fn next(&mut self) -> Result<()> {
         self.step(false);
         Ok(())
+    }
+
+    #[inline]
+    fn next_key(&mut self) -> Option<u64> {
+        let place = self.next_place(false)?;
+        let (record, prefix) = self.peek(place)?;
+        // Of equal prefixes the keys may be equal too.
+        (prefix > self.prefix).then(|| {
+            (self.place, self.record, self.prefix) = (place, record, prefix);
+            prefix
+        })
+    }
+
+    #[inline]
+    fn is_newest(&self) -> bool {
+        // What is written meanwhile is newer than anything that whoever asks may see.
+        self.place.before().and_then(|before| self.peek(before)).is_some_and(|(_, prefix)| prefix < self.prefix)
     }
 
     #[inline]

@@ -1,21 +1,22 @@
 //! Stepping through a block.
 
-use std::ops::Range;
-
 use bytes::Bytes;
 
-use super::{Block, HAS_SHORTS, Reason};
+use super::{Block, FIXED_RESTS, HAS_SHORTS, Reason};
 use crate::key::{Trailer, prefix_u64};
 use crate::prefetch::{LINE_BYTES, prefetch_at};
 
 /// How many lines of values are worth asking for: what follows the processor fetches by itself.
 const VALUE_LINES: usize = 4;
 
+/// The bytes of a prefix.
+const WORD_BYTES: usize = size_of::<u64>();
+
 /// Room for a key of usual length: growing once costs less than growing suffix by suffix.
 const KEY_BYTES: usize = 64;
 
 /// Stands on one entry of a held block. It owns the key's memory, so going to another block allocates nothing.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct BlockCursor {
     block: Block<Bytes>,
     position: usize,
@@ -24,30 +25,42 @@ pub(crate) struct BlockCursor {
     key_prefix: u64,
     /// The shared prefix's part of `key_prefix`, and how far a suffix's prefix is shifted to complete it.
     shared_prefix: u64,
-    trailer: Trailer,
-    value: Range<usize>,
+    /// Of the block, if its keys are such; `key` then has their length.
+    uniform: Option<Uniform>,
 }
 
-impl Default for BlockCursor {
-    fn default() -> Self {
-        BlockCursor {
-            block: Block::default(),
-            position: 0,
-            key: Vec::new(),
-            key_prefix: 0,
-            shared_prefix: 0,
-            trailer: Trailer(0),
-            value: 0..0,
-        }
+/// The keys of a block that all have one length, with rests of at most eight bytes: then a key changes in place, and its
+/// last eight bytes are one word, of which the rest is the end and the prefix what comes before it.
+#[derive(Debug)]
+struct Uniform {
+    rests_at: usize,
+    rest_bytes: usize,
+    /// Which bits of that word are the rest.
+    rest_mask: u64,
+}
+
+impl Uniform {
+    fn of(block: &Block<Bytes>) -> Option<Self> {
+        let rest_bytes = block.rest_bytes as usize;
+        let is_uniform = block.flags & (FIXED_RESTS | HAS_SHORTS) == FIXED_RESTS && rest_bytes <= WORD_BYTES;
+        let rest_mask = !u64::MAX.unbounded_shl(8 * rest_bytes as u32);
+        is_uniform.then_some(Uniform { rests_at: block.rests_at as usize, rest_bytes, rest_mask })
     }
-}
 
-/// Copies between slices of one length; eight bytes, what keys of sixteen end with, without a call.
-#[inline]
-fn copy(from: &[u8], to: &mut [u8]) {
-    match (from.as_array::<8>(), to.as_mut_array::<8>()) {
-        (Some(from), Some(to)) => *to = *from,
-        _ => to.copy_from_slice(from),
+    /// Writes the suffix of entry `i` to `room`, whose length is that of every suffix of the block.
+    #[inline]
+    fn write_suffix(&self, bytes: &[u8], i: usize, prefix: u64, room: &mut [u8]) {
+        let rest_ends_at = self.rests_at + (i + 1) * self.rest_bytes;
+        // The header comes before the rests, so that there always is a word that ends with one.
+        let word = bytes.get(..rest_ends_at).and_then(<[u8]>::last_chunk).copied().map_or(0, u64::from_be_bytes);
+        // Shifted by nothing instead of by all 64 bits, of which the mask leaves as little.
+        let begin = prefix.wrapping_shl(8 * self.rest_bytes as u32) & !self.rest_mask;
+        if let Some(last) = room.last_chunk_mut() {
+            *last = (begin | word & self.rest_mask).to_be_bytes();
+        }
+        if let Some(first) = room.first_chunk_mut() {
+            *first = prefix.to_be_bytes();
+        }
     }
 }
 
@@ -58,6 +71,9 @@ impl BlockCursor {
         self.key.reserve(KEY_BYTES);
         self.key.extend_from_slice(block.shared());
         self.shared_prefix = prefix_u64(&self.key);
+        self.uniform = Uniform::of(&block);
+        let suffix_bytes = self.uniform.as_ref().map_or(0, |uniform| WORD_BYTES + uniform.rest_bytes);
+        self.key.resize(self.key.len() + suffix_bytes, 0);
         self.block = block;
         self.position = 0;
     }
@@ -77,85 +93,58 @@ impl BlockCursor {
     /// Stands on entry `i`.
     ///
     /// # Errors
-    /// The block has no such entry, or its value is not in it.
+    /// The block has no such entry.
     #[inline]
     pub(crate) fn move_to(&mut self, i: usize) -> Result<(), Reason> {
         let Some(&prefix) = self.block.prefixes().get(i) else { return Err("no such entry in the block") };
-        self.place(i, u64::from_le_bytes(prefix))
+        self.place(i, u64::from_le_bytes(prefix));
+        Ok(())
     }
 
-    /// Stands on entry `i`, whose prefix in the column is `prefix`.
+    /// Stands on entry `i`, whose prefix in the column is `prefix`. What is not part of the key is found when it is asked
+    /// for: a merge steps over entries that nobody sees.
     #[inline]
-    fn place(&mut self, i: usize, prefix: u64) -> Result<(), Reason> {
-        let block = &self.block;
-        let value = block.value_range(i);
-        if value.start > value.end || value.end > block.bytes.len() {
-            return Err("a value outside its block");
-        }
-        let rest = block.rest(i);
-        let suffix = prefix.to_be_bytes();
-        // Keys of one length are the rule: then the key changes in place and its length does not.
-        let in_place = self.key.get_mut(block.shared_bytes.into()..).and_then(<[u8]>::split_first_chunk_mut);
-        match in_place {
-            Some((first, last)) if block.flags & HAS_SHORTS == 0 && last.len() == rest.len() => {
-                *first = suffix;
-                copy(rest, last);
-            }
-            _ => {
-                self.key.truncate(block.shared_bytes.into());
-                self.key.extend_from_slice(&suffix[..block.short(i)]);
-                self.key.extend_from_slice(rest);
-            }
+    fn place(&mut self, i: usize, prefix: u64) {
+        let (block, shared_bytes) = (&self.block, self.block.shared_bytes.into());
+        if let Some(uniform) = &self.uniform {
+            uniform.write_suffix(&block.bytes, i, prefix, self.key.get_mut(shared_bytes..).unwrap_or_default());
+        } else {
+            self.key.truncate(shared_bytes);
+            block.push_suffix(i, &mut self.key);
         }
         self.key_prefix = self.full_prefix(prefix);
-        self.trailer = block.trailer(i);
-        self.value = value;
         self.position = i;
-        Ok(())
     }
 
     /// Starts loading the entry's value, and the values behind it, or, `backward`, before it.
     #[inline]
     pub(crate) fn prefetch_values(&self, backward: bool) {
+        let value = self.block.value_range(self.position);
         for line in 0..VALUE_LINES {
             let away = line * LINE_BYTES;
-            let at = if backward { self.value.end.checked_sub(1 + away) } else { self.value.start.checked_add(away) };
+            let at = if backward { value.end.checked_sub(1 + away) } else { value.start.checked_add(away) };
             at.into_iter().for_each(|at| prefetch_at(&self.block.bytes, at));
         }
     }
 
-    /// See [`Cursor::next_within`](crate::cursor::Cursor::next_within). Only while standing on an entry.
+    /// See [`Cursor::next_key`](crate::cursor::Cursor::next_key). Only while standing on an entry.
     #[inline]
-    pub(crate) fn next_within(&mut self, limit: Option<u64>) -> bool {
-        let next = self.position + 1;
-        let Some(&[here, there]) = self.block.prefixes().get(self.position..).and_then(<[_]>::first_chunk) else {
-            return false;
-        };
+    pub(crate) fn next_key(&mut self) -> Option<u64> {
+        let [here, there] = *self.block.prefixes().get(self.position..)?.first_chunk()?;
         let there = u64::from_le_bytes(there);
         // Of equal prefixes the keys may be equal too.
-        there > u64::from_le_bytes(here)
-            && limit.is_none_or(|limit| self.full_prefix(there) < limit)
-            && self.place(next, there).is_ok()
+        (there > u64::from_le_bytes(here)).then(|| {
+            self.place(self.position + 1, there);
+            self.key_prefix
+        })
     }
 
     /// Starts loading a value that some steps backward lead to: the processor is slow to see that memory is read from the
     /// end.
     #[inline]
     pub(crate) fn prefetch_backward(&self) {
-        let at = self.value.start.checked_sub(VALUE_LINES * LINE_BYTES);
+        let at = self.block.value_range(self.position).start.checked_sub(VALUE_LINES * LINE_BYTES);
         at.into_iter().for_each(|at| prefetch_at(&self.block.bytes, at));
-    }
-
-    /// See [`Cursor::prev_within`](crate::cursor::Cursor::prev_within). Only while standing on an entry.
-    #[inline]
-    pub(crate) fn prev_within(&mut self, limit: Option<u64>) -> bool {
-        let three = self.position.checked_sub(2).and_then(|from| self.block.prefixes().get(from..));
-        let Some(&three) = three.and_then(<[_]>::first_chunk) else { return false };
-        let [newer, there, here] = three.map(u64::from_le_bytes);
-        newer < there
-            && there < here
-            && limit.is_none_or(|limit| self.full_prefix(there) > limit)
-            && self.place(self.position - 1, there).is_ok()
     }
 
     /// See [`Cursor::is_newest`](crate::cursor::Cursor::is_newest). Only while standing on an entry.
@@ -190,12 +179,12 @@ impl BlockCursor {
     /// The entry's sequence number and kind.
     #[inline]
     pub(crate) fn trailer(&self) -> Trailer {
-        self.trailer
+        self.block.trailer(self.position)
     }
 
     /// The entry's value.
     #[inline]
     pub(crate) fn value(&self) -> &[u8] {
-        self.block.bytes.get(self.value.clone()).unwrap_or_default()
+        self.block.value(self.position)
     }
 }
