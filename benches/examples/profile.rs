@@ -82,6 +82,18 @@ fn measured_reverse(ks: &Keyspace) -> Result<u64> {
     Ok(count)
 }
 
+/// Three runs, always the same: all keys at the bottom, a newer version of every fourth in level 0, a newer one still of
+/// every eighth in memory.
+fn fill_runs(ks: &Keyspace) -> Result<()> {
+    for (step, settle) in [(1, Keyspace::compact as fn(&Keyspace) -> Result<()>), (4, Keyspace::flush), (8, |_| Ok(()))] {
+        for number in (0..KEYS).step_by(step) {
+            ks.put(key(number), [number as u8; 100])?;
+        }
+        settle(ks)?;
+    }
+    Ok(())
+}
+
 fn main() -> Result<()> {
     let what = std::env::args().nth(1).unwrap_or_default();
     let operation: fn(&Keyspace) -> Result<u64> = match &*what {
@@ -96,14 +108,10 @@ fn main() -> Result<()> {
         }
     };
     let dir = tempfile::tempdir().map_err(|source| siltstone::Error::InvalidArgument(source.to_string()))?;
-    // Small memtables, so that the data lie in several runs: memtable, level 0, deeper levels.
-    let db = Options::new().memory_bytes(64 << 20).memtable_bytes(8 << 20).open(dir.path())?;
+    let db = Options::new().open(dir.path())?;
     let ks = db.keyspace("ks", KeyspaceOptions::new().compression(Compression::None))?;
     if what != "put" {
-        for number in 0..KEYS {
-            ks.put(key(number), [number as u8; 100])?;
-        }
-        db.wait_for_compaction()?;
+        fill_runs(&ks)?;
         // Blocks are verified when they are first read.
         ks.iter().try_for_each(|entry| entry.map(drop))?;
     }
