@@ -85,7 +85,8 @@ fn measured_reverse(ks: &Keyspace) -> Result<u64> {
 /// Three runs, always the same: all keys at the bottom, a newer version of every fourth in level 0, a newer one still of
 /// every eighth in memory.
 fn fill_runs(ks: &Keyspace) -> Result<()> {
-    for (step, settle) in [(1, Keyspace::compact as fn(&Keyspace) -> Result<()>), (4, Keyspace::flush), (8, |_| Ok(()))] {
+    for (step, settle) in [(1, Keyspace::compact as fn(&Keyspace) -> Result<()>), (4, Keyspace::flush), (8, |_| Ok(()))]
+    {
         for number in (0..KEYS).step_by(step) {
             ks.put(key(number), [number as u8; 100])?;
         }

@@ -104,7 +104,8 @@ struct PooledChunks {
 
 impl ArenaPool {
     /// A pool of chunks of `chunk_bytes`, a power of two of at least 4 KiB. It keeps unused ones as long as they and
-    /// those in use together take no more than `max_bytes`. What a memtable has reserved and not yet used is less than
+    /// those in use together take no more than `max_bytes`, and they alone no more than half of that: what the next
+    /// memtable of the default size takes, and not what is then only in the way of everything else in the budget. What a memtable has reserved and not yet used is less than
     /// one of them.
     pub(crate) fn new(max_bytes: usize, chunk_bytes: usize) -> Self {
         ArenaPool { chunks: Mutex::default(), max_bytes, chunk_bytes, is_low: AtomicBool::new(false) }
@@ -142,7 +143,8 @@ impl ArenaPool {
 
     /// Whether one more chunk may be kept.
     fn has_room(&self, chunks: &PooledChunks) -> bool {
-        (chunks.in_use + chunks.kept.len() + 1) * self.chunk_bytes <= self.max_bytes
+        let kept_bytes = (chunks.kept.len() + 1) * self.chunk_bytes;
+        kept_bytes <= self.max_bytes / 2 && kept_bytes + chunks.in_use * self.chunk_bytes <= self.max_bytes
     }
 
     /// Whether [`prepare`](Self::prepare) has something to do.
@@ -339,7 +341,7 @@ mod tests {
 
     #[test]
     fn the_pool_keeps_full_grown_chunks_up_to_its_limit() {
-        let pool = Arc::new(ArenaPool::new(2 * CHUNK_BYTES, CHUNK_BYTES));
+        let pool = Arc::new(ArenaPool::new(4 * CHUNK_BYTES, CHUNK_BYTES));
         let mut arena = Arena::new(&pool);
         for _ in 0..30 {
             arena.copy(b"", &[1; LARGE_BYTES]);
@@ -356,7 +358,7 @@ mod tests {
 
     #[test]
     fn chunks_are_made_ready_when_few_are_left_and_within_the_bound() {
-        let pool = Arc::new(ArenaPool::new(7 * CHUNK_BYTES, CHUNK_BYTES));
+        let pool = Arc::new(ArenaPool::new(8 * CHUNK_BYTES, CHUNK_BYTES));
         assert!(!pool.is_low(), "a pool that nobody uses needs nothing");
         let mut arenas: Vec<Arena> = (0..2).map(|_| Arena::new(&pool)).collect();
         let grow = |arena: &mut Arena| {
@@ -369,11 +371,11 @@ mod tests {
         let in_use = pool.chunks.lock().in_use;
         pool.prepare();
         assert!(!pool.is_low());
-        assert_eq!(pool.bytes(), (READY_CHUNKS * CHUNK_BYTES).min((7 - in_use) * CHUNK_BYTES));
+        assert_eq!(pool.bytes(), (READY_CHUNKS * CHUNK_BYTES).min((8 - in_use) * CHUNK_BYTES));
         let ready = pool.bytes() / CHUNK_BYTES;
         grow(&mut arenas[1]);
         assert!(pool.bytes() / CHUNK_BYTES < ready, "they are used");
-        while pool.chunks.lock().in_use < 7 {
+        while pool.chunks.lock().in_use < 8 {
             grow(&mut arenas[1]);
         }
         assert!(!pool.is_low(), "no more than the bound allows");
