@@ -53,8 +53,7 @@ impl Uniform {
         let rest_ends_at = self.rests_at + (i + 1) * self.rest_bytes;
         // The header comes before the rests, so that there always is a word that ends with one.
         let word = bytes.get(..rest_ends_at).and_then(<[u8]>::last_chunk).copied().map_or(0, u64::from_be_bytes);
-        // Shifted by nothing instead of by all 64 bits, of which the mask leaves as little.
-        let begin = prefix.wrapping_shl(8 * self.rest_bytes as u32) & !self.rest_mask;
+        let begin = prefix.unbounded_shl(8 * self.rest_bytes as u32);
         if let Some(last) = room.last_chunk_mut() {
             *last = (begin | word & self.rest_mask).to_be_bytes();
         }
