@@ -33,7 +33,8 @@ pub struct Moment<'m> {
 }
 
 /// What is told. It may come on any thread, also while the engine holds locks: a write to the same database is fine
-/// from moments of syncing and flushing, not from those of a commit.
+/// from moments of syncing and flushing, not from those of a commit, nor while a file is made ready for the log, which a
+/// commit may be waiting for.
 pub type Hook = Arc<dyn Fn(&Moment<'_>) + Send + Sync>;
 
 /// Wraps a filesystem; see the module. Clones share the hook.
