@@ -7,10 +7,11 @@
 //! callgrind_annotate callgrind.out.*
 //! ```
 //!
-//! `put`, `get`, `seek` (with the ten entries from there on), `scan` and `reverse`, a scan from the end; only what lies in
-//! `measured_..` is counted, and only on the thread that calls. The program prints how many operations that were.
+//! `put`, `get`, `seek` (with the ten entries from there on), `scan` and `reverse`, a scan from the end, of three runs
+//! that are always the same; `compacted`, a scan of one. Only what lies in `measured_..` is counted (`measured_scan` for
+//! the last), and only on the thread that calls. The program prints how many operations that were.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use siltstone::{Compression, Iter, Keyspace, KeyspaceOptions, Options, Result};
 
@@ -46,53 +47,43 @@ fn measured_get(ks: &Keyspace) -> Result<u64> {
     Ok(found)
 }
 
-/// Looks at both, so that neither is left out.
+/// Reads up to `limit` entries; how many.
 #[inline]
-fn is_entry(key: &[u8], value: &[u8]) -> bool {
-    !key.is_empty() && !value.is_empty()
-}
-
-/// Whether there was a next entry.
-#[inline]
-fn step(entries: &mut Iter) -> Result<bool> {
-    entries.next_with(is_entry).unwrap_or(Ok(false))
+fn read(mut entries: Iter, backward: bool, limit: u64) -> Result<u64> {
+    let mut count = 0;
+    let visit = |key: &[u8], value: &[u8]| {
+        // Looks at both, so that neither is left out.
+        count += u64::from(!key.is_empty() && !value.is_empty());
+        if count < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let ended = if backward { entries.visit_back(visit) } else { entries.visit(visit) };
+    ended.map(|_| count)
 }
 
 #[inline(never)]
 fn measured_seek(ks: &Keyspace) -> Result<u64> {
     for number in 0..SEEKS {
         let from = key(number * STRIDE % KEYS);
-        let mut entries = ks.range::<&[u8]>((Bound::Included(&from[..]), Bound::Unbounded));
-        for _ in 0..SEEK_ENTRIES {
-            step(&mut entries)?;
-        }
+        read(ks.range::<&[u8]>((Bound::Included(&from[..]), Bound::Unbounded)), false, SEEK_ENTRIES)?;
     }
     Ok(SEEKS)
 }
 
 #[inline(never)]
 fn measured_scan(ks: &Keyspace) -> Result<u64> {
-    let (mut entries, mut count) = (ks.iter(), 0);
-    while step(&mut entries)? {
-        count += 1;
-    }
-    Ok(count)
+    read(ks.iter(), false, u64::MAX)
 }
 
 #[inline(never)]
 fn measured_reverse(ks: &Keyspace) -> Result<u64> {
-    let (mut entries, mut count) = (ks.iter(), 0);
-    while entries.next_back_with(is_entry).unwrap_or(Ok(false))? {
-        count += 1;
-    }
-    Ok(count)
+    read(ks.iter(), true, u64::MAX)
 }
 
-/// Three runs, always the same: all keys at the bottom, a newer version of every fourth in level 0, a newer one still of
-/// every eighth in memory.
-fn fill_runs(ks: &Keyspace) -> Result<()> {
-    for (step, settle) in [(1, Keyspace::compact as fn(&Keyspace) -> Result<()>), (4, Keyspace::flush), (8, |_| Ok(()))]
-    {
+/// Up to three runs, always the same: all keys at the bottom, a newer version of every fourth in level 0, a newer one
+/// still of every eighth in memory.
+fn fill_runs(ks: &Keyspace, runs: usize) -> Result<()> {
+    let all = [(1, Keyspace::compact as fn(&Keyspace) -> Result<()>), (4, Keyspace::flush), (8, |_| Ok(()))];
+    for (step, settle) in all.into_iter().take(runs) {
         for number in (0..KEYS).step_by(step) {
             ks.put(key(number), [number as u8; 100])?;
         }
@@ -103,25 +94,24 @@ fn fill_runs(ks: &Keyspace) -> Result<()> {
 
 fn main() -> Result<()> {
     let what = std::env::args().nth(1).unwrap_or_default();
-    let operation: fn(&Keyspace) -> Result<u64> = match &*what {
-        "put" => measured_put,
-        "get" => measured_get,
-        "seek" => measured_seek,
-        "scan" => measured_scan,
-        "reverse" => measured_reverse,
+    let (operation, runs): (fn(&Keyspace) -> Result<u64>, _) = match &*what {
+        "put" => (measured_put, 0),
+        "get" => (measured_get, 3),
+        "seek" => (measured_seek, 3),
+        "scan" => (measured_scan, 3),
+        "reverse" => (measured_reverse, 3),
+        "compacted" => (measured_scan, 1),
         _ => {
-            eprintln!("there is no operation {what:?}; there are put, get, seek, scan, reverse");
+            eprintln!("there is no operation {what:?}; there are put, get, seek, scan, reverse, compacted");
             std::process::exit(2);
         }
     };
     let dir = tempfile::tempdir().map_err(|source| siltstone::Error::InvalidArgument(source.to_string()))?;
     let db = Options::new().open(dir.path())?;
     let ks = db.keyspace("ks", KeyspaceOptions::new().compression(Compression::None))?;
-    if what != "put" {
-        fill_runs(&ks)?;
-        // Blocks are verified when they are first read.
-        ks.iter().try_for_each(|entry| entry.map(drop))?;
-    }
+    fill_runs(&ks, runs)?;
+    // Blocks are verified when they are first read.
+    ks.iter().try_for_each(|entry| entry.map(drop))?;
     println!("{} operations", operation(&ks)?);
     db.close()
 }

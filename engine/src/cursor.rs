@@ -1,5 +1,7 @@
 //! The one iterator trait inside the engine.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 use crate::error::Result;
@@ -12,6 +14,36 @@ pub(crate) enum Aim {
     Index,
     /// The data block, or the entry in a memtable.
     Block,
+}
+
+/// Which of the entries that follow may be shown without a look at any other cursor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch {
+    /// Those with a prefix of at most this, or backward of at least this.
+    pub(crate) limit: u64,
+    /// Those that a reader at this number sees, and that are values.
+    pub(crate) snapshot: SeqNo,
+    pub(crate) backward: bool,
+}
+
+impl Stretch {
+    /// Up to, not including, an entry of prefix `end`; `None` if no prefix lies before that.
+    #[inline]
+    pub(crate) fn before(end: Option<u64>, snapshot: SeqNo, backward: bool) -> Option<Self> {
+        let farthest = if backward { 0 } else { u64::MAX };
+        let limit = match end {
+            None => farthest,
+            Some(end) if end == if backward { u64::MAX } else { 0 } => return None,
+            Some(end) => {
+                if backward {
+                    end + 1
+                } else {
+                    end - 1
+                }
+            }
+        };
+        Some(Stretch { limit, snapshot, backward })
+    }
 }
 
 /// A position in a sorted run of internal entries: a memtable, a block, a table, a level or a merge of those.
@@ -79,6 +111,17 @@ pub(crate) trait Cursor {
 
     /// Moves one entry backward.
     fn prev(&mut self) -> Result<()>;
+
+    /// Moves on over entries of `stretch`, and hands key and value of each to `with`, as long as that goes on and a look
+    /// at what lies beside the entry shows that its key has no other. It stands on the last of them then, or where it
+    /// stood. Only while valid, and after a move in the direction of the stretch.
+    #[inline]
+    fn visit<B>(&mut self, _stretch: Stretch, _with: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>) -> ControlFlow<B>
+    where
+        Self: Sized,
+    {
+        ControlFlow::Continue(())
+    }
 }
 
 #[cfg(test)]

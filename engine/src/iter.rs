@@ -1,6 +1,7 @@
 //! [`Iter`]: the public iterator over a keyspace.
 
 use std::iter::FusedIterator;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::db::DbHandle;
@@ -113,6 +114,63 @@ impl Iter {
         match &mut self.0 {
             State::Running(range) => range.next_back_with(|entry| with(entry.key(), entry.value())),
             State::Failed(error) => error.take().map(Err),
+        }
+    }
+
+    /// Hands the next entries to `with`, one after the other, until it breaks or there are none left; answers what it
+    /// broke with. The fastest way to read many: a step is decided where the entries lie. What comes after the last one
+    /// that `with` saw is next; all ways to read may be mixed.
+    ///
+    /// # Errors
+    /// As [`next_with`](Self::next_with).
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put_all([("a", "1"), ("b", "22"), ("c", "333")])?;
+    /// let mut entries = ks.iter();
+    /// let long = entries.visit(|key, value| match value.len() {
+    ///     0..2 => ControlFlow::Continue(()),
+    ///     _ => ControlFlow::Break(key.to_vec()),
+    /// })?;
+    /// assert_eq!(long, ControlFlow::Break(b"b".to_vec()));
+    /// assert_eq!(entries.next().unwrap()?.0, "c");
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
+    pub fn visit<B>(&mut self, with: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>) -> Result<ControlFlow<B>> {
+        match &mut self.0 {
+            State::Running(range) => range.visit(with),
+            State::Failed(error) => error.take().map_or(Ok(ControlFlow::Continue(())), Err),
+        }
+    }
+
+    /// As [`visit`](Self::visit), from the back.
+    ///
+    /// # Errors
+    /// As [`next_with`](Self::next_with).
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put_all([("a", "1"), ("b", "2")])?;
+    /// let mut keys = Vec::new();
+    /// let all = ks.iter().visit_back(|key, _value| -> ControlFlow<()> {
+    ///     keys.push(key.to_vec());
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// assert_eq!((all, keys), (ControlFlow::Continue(()), vec![b"b".to_vec(), b"a".to_vec()]));
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
+    pub fn visit_back<B>(&mut self, with: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>) -> Result<ControlFlow<B>> {
+        match &mut self.0 {
+            State::Running(range) => range.visit_back(with),
+            State::Failed(error) => error.take().map_or(Ok(ControlFlow::Continue(())), Err),
         }
     }
 

@@ -66,6 +66,12 @@ impl Trailer {
         self.kind_u8() == ValueKind::Put as u8
     }
 
+    /// Whether it is that of a value, and a reader at `snapshot` sees it.
+    #[inline]
+    pub(crate) fn is_put_by(self, snapshot: SeqNo) -> bool {
+        self.seqno() <= snapshot && self.is_put()
+    }
+
     pub(crate) fn is_delete(self) -> bool {
         self.kind_u8() == ValueKind::Delete as u8
     }

@@ -1,6 +1,6 @@
 //! This repository's engine.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 
 use siltstone::{Db, Keyspace, KeyspaceOptions, LevelSnapshot, Options};
@@ -57,7 +57,7 @@ fn level_shape(level: u32, from: &LevelSnapshot) -> LevelShape {
 impl Engine for Siltstone {
     const NAME: &'static str = "siltstone";
 
-    const NOTES: &'static str = "Gets and scans show values where they lie (`get_with`, `next_with`). `buffered` is a log in \
+    const NOTES: &'static str = "Gets and scans show values where they lie (`get_with`, `visit`). `buffered` is a log in \
         mapped memory: a killed process loses nothing. Uncompressed tables are read in place from the system's page \
         cache, the block cache holds decoded blocks only.";
 
@@ -110,15 +110,19 @@ impl Engine for Siltstone {
             Direction::Reverse => self.keyspace.range::<&[u8]>((Bound::Unbounded, from)),
         };
         let mut count = 0;
-        while count < limit {
-            let visited = match direction {
-                Direction::Forward => entries.next_with(&mut visit),
-                Direction::Reverse => entries.next_back_with(&mut visit),
-            };
-            let Some(visited) = visited else { break };
-            visited.map_err(fault)??;
-            count += 1;
-        }
+        let visit = |key: &[u8], value: &[u8]| match visit(key, value) {
+            Err(error) => ControlFlow::Break(Err(error)),
+            Ok(()) => {
+                count += 1;
+                if count < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(Ok(())) }
+            }
+        };
+        let ended = match (limit, direction) {
+            (0, _) => return Ok(0),
+            (_, Direction::Forward) => entries.visit(visit),
+            (_, Direction::Reverse) => entries.visit_back(visit),
+        };
+        ended.map_err(fault)?.break_value().unwrap_or(Ok(()))?;
         Ok(count as u64)
     }
 

@@ -1,10 +1,11 @@
 //! Many sorted runs as one.
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use crate::cursor::{Aim, Cursor};
+use crate::cursor::{Aim, Cursor, Stretch};
 use crate::error::Result;
 use crate::key::{MAX_SEQNO, SeqNo, Trailer, compare_keys};
 
@@ -267,5 +268,22 @@ impl<C: Cursor> Cursor for MergeCursor<C> {
     #[inline]
     fn prev(&mut self) -> Result<()> {
         self.step(true)
+    }
+
+    #[inline]
+    fn visit<B>(&mut self, stretch: Stretch, with: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>) -> ControlFlow<B> {
+        // The winner stays in front of all keys that the top has or leads to.
+        let top = self.heap.first().map(|top| top.prefix);
+        match Stretch::before(top, stretch.snapshot, stretch.backward) {
+            Some(alone) if stretch.backward == self.backward => {
+                let limit =
+                    if stretch.backward { stretch.limit.max(alone.limit) } else { stretch.limit.min(alone.limit) };
+                let child = &mut self.children[self.winner.child];
+                let flow = child.visit(Stretch { limit, ..stretch }, with);
+                self.winner.prefix = child.key_prefix();
+                flow
+            }
+            _ => ControlFlow::Continue(()),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Iteration over a range of keys, from both ends.
 
 use std::iter::FusedIterator;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 
 use super::visible::VisibleCursor;
 use crate::cursor::Cursor;
@@ -122,26 +122,69 @@ impl<F: OpenCursor> RangeIter<F> {
         }
     }
 
+    /// Moves the front on over its next entries, and hands each to `with`, as long as that goes on.
+    pub(crate) fn visit<B>(&mut self, mut with: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>) -> Result<ControlFlow<B>> {
+        while let Some(visited) = self.next_with(|entry| with(entry.key(), entry.value())) {
+            let mut flow = visited?;
+            if let (ControlFlow::Continue(()), end, Some(front)) = (&flow, self.front_end(), &mut self.front) {
+                flow = front.visit(end, false, &mut with);
+            }
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// As [`visit`](Self::visit), from the back.
+    pub(crate) fn visit_back<B>(
+        &mut self,
+        mut with: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>> {
+        while let Some(visited) = self.next_back_with(|entry| with(entry.key(), entry.value())) {
+            let mut flow = visited?;
+            if let (ControlFlow::Continue(()), end, Some(back)) = (&flow, self.back_end(), &mut self.back) {
+                flow = back.visit(end, true, &mut with);
+            }
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The prefix from which on the front has to look whether it is still inside.
+    #[inline]
+    fn front_end(&self) -> Option<u64> {
+        self.back.as_ref().map(VisibleCursor::key_prefix).or(self.to_prefix)
+    }
+
+    /// As [`front_end`](Self::front_end), of the back.
+    #[inline]
+    fn back_end(&self) -> Option<u64> {
+        match &self.front {
+            Some(front) => Some(front.key_prefix()),
+            None => Some(self.from_prefix).filter(|_| !self.bounds.from.is_empty()),
+        }
+    }
+
     /// Moves the front to its next entry; whether there is one.
     #[inline]
     fn advance_front(&mut self) -> Result<bool> {
-        let limit = self.back.as_ref().map(VisibleCursor::key_prefix).or(self.to_prefix);
+        let end = self.front_end();
         let Some(front) = &mut self.front else { return self.open_front() };
         front.next()?;
         // A look at the prefix decides nearly always.
-        let is_below = front.valid() && limit.is_none_or(|limit| front.key_prefix() < limit);
+        let is_below = front.valid() && end.is_none_or(|end| front.key_prefix() < end);
         Ok(is_below || self.front_is_inside())
     }
 
     #[inline]
     fn advance_back(&mut self) -> Result<bool> {
-        let limit = match &self.front {
-            Some(front) => Some(front.key_prefix()),
-            None => Some(self.from_prefix).filter(|_| !self.bounds.from.is_empty()),
-        };
+        let end = self.back_end();
         let Some(back) = &mut self.back else { return self.open_back() };
         back.prev()?;
-        let is_above = back.valid() && limit.is_none_or(|limit| back.key_prefix() > limit);
+        let is_above = back.valid() && end.is_none_or(|end| back.key_prefix() > end);
         Ok(is_above || self.back_is_inside())
     }
 

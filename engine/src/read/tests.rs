@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use rand::{RngExt, SeedableRng};
 use super::merge::MergeCursor;
 use super::range::{Bounds, OpenCursor, RangeIter, bounds_of, prefix_bounds};
 use super::visible::VisibleCursor;
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Stretch};
 use crate::error::{Error, Result};
 use crate::key::{MAX_SEQNO, SeqNo, Trailer, ValueKind, prefix_u64};
 use crate::memtable::{ArenaPool, Memtable, MemtableCursor};
@@ -111,6 +111,26 @@ impl Cursor for RunCursor {
     fn prev(&mut self) -> Result<()> {
         self.stand(self.at.and_then(|at| at.checked_sub(1)))
     }
+    fn visit<B>(&mut self, stretch: Stretch, with: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>) -> ControlFlow<B> {
+        let entries = self.entries.clone();
+        let prefix = |at: usize| prefix_u64(&entries[at].0);
+        while let Some(at) = self.at.filter(|_| self.looks) {
+            let next = if stretch.backward { at.wrapping_sub(1) } else { at + 1 };
+            let is_damaged = self.damaged == Some(next);
+            let Some((key, trailer, value)) = entries.get(next).filter(|_| !is_damaged) else { break };
+            let is_told_apart =
+                prefix(next) != prefix(at) && !(stretch.backward && (next == 0 || prefix(next - 1) == prefix(next)));
+            let is_inside =
+                if stretch.backward { prefix(next) >= stretch.limit } else { prefix(next) <= stretch.limit };
+            if !is_told_apart || !is_inside || !trailer.0.is_put_by(stretch.snapshot) {
+                break;
+            }
+            self.at = Some(next);
+            self.moves.fetch_add(1, Ordering::Relaxed);
+            with(key, value)?;
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// One write: the run it lies in, its key, whether it is a value, and the value's length.
@@ -201,6 +221,21 @@ fn shown<C: Cursor>(cursor: &VisibleCursor<C>) -> Option<(Vec<u8>, Vec<u8>)> {
 
 fn pair((key, value): (&Vec<u8>, &Vec<u8>)) -> (Vec<u8>, Vec<u8>) {
     (key.clone(), value.clone())
+}
+
+/// Up to `most` entries, read in one go from one end, and the error that ended it.
+fn visit(iter: &mut RangeIter<Runs>, backward: bool, most: usize) -> Vec<Result<(Vec<u8>, Vec<u8>)>> {
+    let mut got = Vec::new();
+    let with = |key: &[u8], value: &[u8]| {
+        got.push(Ok((key.to_vec(), value.to_vec())));
+        if got.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let ended = if backward { iter.visit_back(with) } else { iter.visit(with) };
+    match ended {
+        Ok(flow) => assert_eq!(flow.is_break(), got.len() == most),
+        Err(error) => got.push(Err(error)),
+    }
+    got
 }
 
 proptest! {
@@ -298,7 +333,7 @@ proptest! {
     #[test]
     fn both_ends_of_a_range_meet(
         writes in writes(), runs in 1usize..5, snapshot in 0u64..130, lower in bound(), upper in bound(),
-        ends in prop::collection::vec(any::<bool>(), 0..60),
+        ends in prop::collection::vec((any::<bool>(), 0usize..6), 0..60),
     ) {
         let bounds = (lower, upper);
         let mut model: Vec<_> =
@@ -306,18 +341,21 @@ proptest! {
         model.reverse();
         let mut expected = std::collections::VecDeque::from(model);
         let mut iter = range(runs_of(&writes, runs), snapshot, bounds_of::<Vec<u8>>(&bounds));
-        for front in ends.into_iter().chain(vec![true; expected.len()]) {
-            // Lent or owned, in turn.
+        for (front, visits) in ends.into_iter().chain(vec![(true, 0); expected.len()]) {
+            // Lent or owned, in turn; or several in one go.
             let read = |entry: &VisibleCursor<_>| (entry.key().to_vec(), entry.value().to_vec());
             let own = |entry: Result<(Slice, Slice)>| entry.map(|(key, value)| (key.to_vec(), value.to_vec()));
-            let got = match (front, expected.len() % 2) {
-                (true, 0) => iter.next_with(read),
-                (true, _) => iter.next().map(own),
-                (false, 0) => iter.next_back_with(read),
-                (false, _) => iter.next_back().map(own),
+            let got = match (front, visits, expected.len() % 2) {
+                (true, 0, 0) => Vec::from_iter(iter.next_with(read)),
+                (true, 0, _) => Vec::from_iter(iter.next().map(own)),
+                (false, 0, 0) => Vec::from_iter(iter.next_back_with(read)),
+                (false, 0, _) => Vec::from_iter(iter.next_back().map(own)),
+                (_, most, _) => visit(&mut iter, !front, most),
             };
-            let expected = if front { expected.pop_back() } else { expected.pop_front() };
-            prop_assert_eq!(got.map(Result::unwrap), expected);
+            let expected: Vec<_> = (0..visits.max(1))
+                .map_while(|_| if front { expected.pop_back() } else { expected.pop_front() })
+                .collect();
+            prop_assert_eq!(got.into_iter().map(Result::unwrap).collect::<Vec<_>>(), expected);
         }
         prop_assert!(iter.next().is_none() && iter.next_back().is_none() && iter.next().is_none());
     }
@@ -339,25 +377,33 @@ proptest! {
 
     #[test]
     fn damage_is_reported_once_and_never_looks_like_the_end(
-        writes in writes(), runs in 1usize..4, damaged: prop::sample::Index, ends in prop::collection::vec(any::<bool>(), 200..201),
+        writes in writes(), runs in 1usize..4, damaged: prop::sample::Index, ends in prop::collection::vec((any::<bool>(), 0usize..4), 200..201),
     ) {
         let mut runs = runs_of(&writes, runs);
         prop_assume!(!runs[0].entries.is_empty());
         runs[0].damaged = Some(damaged.index(runs[0].entries.len()));
         let mut model: std::collections::VecDeque<_> = visible_at(&writes, MAX_SEQNO).into_iter().collect();
         let mut iter = range(runs, MAX_SEQNO, prefix_bounds(&[]));
-        for front in ends {
-            match if front { iter.next() } else { iter.next_back() } {
-                Some(Ok((key, value))) => {
-                    let expected = if front { model.pop_front() } else { model.pop_back() };
-                    prop_assert_eq!(Some((key.to_vec(), value.to_vec())), expected);
+        for (front, visits) in ends {
+            let own = |entry: Result<(Slice, Slice)>| entry.map(|(key, value)| (key.to_vec(), value.to_vec()));
+            let got = match (front, visits) {
+                (true, 0) => Vec::from_iter(iter.next().map(own)),
+                (false, 0) => Vec::from_iter(iter.next_back().map(own)),
+                (_, most) => visit(&mut iter, !front, most),
+            };
+            for got in got {
+                match got {
+                    Ok(got) => {
+                        let expected = if front { model.pop_front() } else { model.pop_back() };
+                        prop_assert_eq!(Some(got), expected);
+                    }
+                    Err(Error::Corruption { .. }) => {
+                        prop_assert!(iter.next().is_none() && iter.next_back().is_none());
+                        prop_assert!(visit(&mut iter, front, 1).is_empty());
+                        return Ok(());
+                    }
+                    Err(other) => panic!("{other}"),
                 }
-                Some(Err(Error::Corruption { .. })) => {
-                    prop_assert!(iter.next().is_none() && iter.next_back().is_none());
-                    return Ok(());
-                }
-                Some(Err(other)) => panic!("{other}"),
-                None => break,
             }
         }
         // Nobody met the damage: a seek went over it. Then nothing may be missing.

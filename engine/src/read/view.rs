@@ -1,10 +1,11 @@
 //! One consistent set of sources: the memtables and the version of a keyspace at one moment.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::cursor::{Aim, Cursor};
+use crate::cursor::{Aim, Cursor, Stretch};
 use crate::error::{Error, Result};
 use crate::key::{Lookup, SeqNo, Trailer};
 use crate::memtable::{Memtable, MemtableCursor};
@@ -257,5 +258,9 @@ impl Cursor for Source {
     #[inline]
     fn prev(&mut self) -> Result<()> {
         each!(self, cursor => cursor.prev())
+    }
+    #[inline]
+    fn visit<B>(&mut self, stretch: Stretch, with: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>) -> ControlFlow<B> {
+        each!(self, cursor => cursor.visit(stretch, with))
     }
 }

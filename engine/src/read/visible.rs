@@ -1,8 +1,10 @@
 //! What a reader at one sequence number sees of a run of internal entries.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Stretch};
 use crate::error::Result;
 use crate::key::{SeqNo, Trailer, prefix_u64};
 use crate::slice::Slice;
@@ -203,8 +205,7 @@ impl<C: Cursor> VisibleCursor<C> {
 
     #[inline]
     fn is_visible_put(&self) -> bool {
-        let trailer = self.inner.trailer();
-        trailer.seqno() <= self.snapshot && trailer.is_put()
+        self.inner.trailer().is_put_by(self.snapshot)
     }
 
     /// Moves to the previous entry. Only while valid.
@@ -216,6 +217,21 @@ impl<C: Cursor> VisibleCursor<C> {
             self.inner.prev()?;
         }
         self.find_backward()
+    }
+
+    /// Moves on over entries with prefixes before `end`, in the direction of the last move, and hands each to `with`, as
+    /// long as that goes on and they are found without a look at any other. Only while valid.
+    #[inline]
+    pub(crate) fn visit<B>(
+        &mut self,
+        end: Option<u64>,
+        backward: bool,
+        with: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        match Stretch::before(end, self.snapshot, backward) {
+            Some(stretch) if self.position == Position::Here => self.inner.visit(stretch, with),
+            _ => ControlFlow::Continue(()),
+        }
     }
 
     /// Moves the inner cursor forward, past the other entries of the key in `last`.

@@ -1,13 +1,13 @@
 //! Stepping through a table.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::block::{BlockCursor, Reason};
 use super::reader::Table;
-use crate::cursor::{Aim, Cursor};
+use crate::cursor::{Aim, Cursor, Stretch};
 use crate::error::Result;
 use crate::key::{MAX_SEQNO, SeqNo, Trailer, prefix_u64};
 
@@ -237,5 +237,10 @@ impl Cursor for TableCursor {
             }
             None => self.last_before(self.ordinal),
         }
+    }
+
+    #[inline]
+    fn visit<B>(&mut self, stretch: Stretch, with: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>) -> ControlFlow<B> {
+        self.entry.visit(stretch, with)
     }
 }

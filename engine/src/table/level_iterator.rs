@@ -1,5 +1,6 @@
 //! Stepping through a level: tables one after the other.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use super::handle::TableHandle;
 use super::iterator::TableCursor;
 use super::reader::Table;
-use crate::cursor::{Aim, Cursor};
+use crate::cursor::{Aim, Cursor, Stretch};
 use crate::error::Result;
 use crate::key::{SeqNo, Trailer};
 use crate::version::version::{Level, Version};
@@ -208,5 +209,10 @@ impl Cursor for LevelCursor {
             }
         }
         Ok(())
+    }
+
+    #[inline]
+    fn visit<B>(&mut self, stretch: Stretch, with: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>) -> ControlFlow<B> {
+        self.cursor.as_mut().map_or(ControlFlow::Continue(()), |cursor| cursor.visit(stretch, with))
     }
 }

@@ -1,8 +1,11 @@
 //! Stepping through a block.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 use super::{Block, FIXED_RESTS, HAS_SHORTS, Reason};
+use crate::cursor::Stretch;
 use crate::key::{Trailer, prefix_u64};
 use crate::prefetch::{LINE_BYTES, prefetch_at};
 
@@ -37,6 +40,9 @@ struct Uniform {
     rest_bytes: usize,
     /// Which bits of that word are the rest.
     rest_mask: u64,
+    /// Where in the key the prefix begins, and where the word.
+    prefix_at: usize,
+    word_at: usize,
 }
 
 impl Uniform {
@@ -44,23 +50,35 @@ impl Uniform {
         let rest_bytes = block.rest_bytes as usize;
         let is_uniform = block.flags & (FIXED_RESTS | HAS_SHORTS) == FIXED_RESTS && rest_bytes <= WORD_BYTES;
         let rest_mask = !u64::MAX.unbounded_shl(8 * rest_bytes as u32);
-        is_uniform.then_some(Uniform { rests_at: block.rests_at as usize, rest_bytes, rest_mask })
+        let (prefix_at, rests_at) = (block.shared_bytes.into(), block.rests_at as usize);
+        let uniform = Uniform { rests_at, rest_bytes, rest_mask, prefix_at, word_at: prefix_at + rest_bytes };
+        is_uniform.then_some(uniform)
     }
 
-    /// Writes the suffix of entry `i` to `room`, whose length is that of every suffix of the block.
+    /// How long the keys are.
+    fn key_bytes(&self) -> usize {
+        self.word_at + WORD_BYTES
+    }
+
+    /// Writes the suffix of entry `i` into `key`, whose length is that of every key of the block.
     #[inline]
-    fn write_suffix(&self, bytes: &[u8], i: usize, prefix: u64, room: &mut [u8]) {
+    fn write_suffix(&self, bytes: &[u8], i: usize, prefix: u64, key: &mut [u8]) {
         let rest_ends_at = self.rests_at + (i + 1) * self.rest_bytes;
         // The header comes before the rests, so that there always is a word that ends with one.
-        let word = bytes.get(..rest_ends_at).and_then(<[u8]>::last_chunk).copied().map_or(0, u64::from_be_bytes);
+        let word = word_at(bytes, rest_ends_at.wrapping_sub(WORD_BYTES)).copied().map_or(0, u64::from_be_bytes);
         let begin = prefix.unbounded_shl(8 * self.rest_bytes as u32);
-        if let Some(last) = room.last_chunk_mut() {
+        if let Some(last) = key.get_mut(self.word_at..).and_then(<[u8]>::first_chunk_mut) {
             *last = (begin | word & self.rest_mask).to_be_bytes();
         }
-        if let Some(first) = room.first_chunk_mut() {
+        if let Some(first) = key.get_mut(self.prefix_at..).and_then(<[u8]>::first_chunk_mut) {
             *first = prefix.to_be_bytes();
         }
     }
+}
+
+#[inline]
+fn word_at(bytes: &[u8], at: usize) -> Option<&[u8; WORD_BYTES]> {
+    bytes.get(at..).and_then(<[u8]>::first_chunk)
 }
 
 impl BlockCursor {
@@ -71,8 +89,9 @@ impl BlockCursor {
         self.key.extend_from_slice(block.shared());
         self.shared_prefix = prefix_u64(&self.key);
         self.uniform = Uniform::of(&block);
-        let suffix_bytes = self.uniform.as_ref().map_or(0, |uniform| WORD_BYTES + uniform.rest_bytes);
-        self.key.resize(self.key.len() + suffix_bytes, 0);
+        if let Some(uniform) = &self.uniform {
+            self.key.resize(uniform.key_bytes(), 0);
+        }
         self.block = block;
         self.position = 0;
     }
@@ -102,17 +121,21 @@ impl BlockCursor {
 
     /// Stands on entry `i`, whose prefix in the column is `prefix`. What is not part of the key is found when it is asked
     /// for: a merge steps over entries that nobody sees.
-    #[inline]
+    #[inline(always)]
     fn place(&mut self, i: usize, prefix: u64) {
-        let (block, shared_bytes) = (&self.block, self.block.shared_bytes.into());
-        if let Some(uniform) = &self.uniform {
-            uniform.write_suffix(&block.bytes, i, prefix, self.key.get_mut(shared_bytes..).unwrap_or_default());
-        } else {
-            self.key.truncate(shared_bytes);
-            block.push_suffix(i, &mut self.key);
+        match &self.uniform {
+            Some(uniform) => uniform.write_suffix(&self.block.bytes, i, prefix, &mut self.key),
+            None => self.rebuild_key(i),
         }
         self.key_prefix = self.full_prefix(prefix);
         self.position = i;
+    }
+
+    /// Makes `key` that of entry `i`.
+    #[inline(never)]
+    fn rebuild_key(&mut self, i: usize) {
+        self.key.truncate(self.block.shared_bytes.into());
+        self.block.push_suffix(i, &mut self.key);
     }
 
     /// Starts loading the entry's value, and the values behind it, or, `backward`, before it.
@@ -153,6 +176,56 @@ impl BlockCursor {
         let before = self.position.checked_sub(1).and_then(|before| prefixes.get(before..));
         let Some(&[before, here]) = before.and_then(<[_]>::first_chunk) else { return false };
         u64::from_le_bytes(before) < u64::from_le_bytes(here)
+    }
+
+    /// See [`Cursor::visit`](crate::cursor::Cursor::visit). Only while standing on an entry.
+    #[inline]
+    pub(crate) fn visit<B>(
+        &mut self,
+        stretch: Stretch,
+        with: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        if stretch.backward { self.visit_backward(stretch, with) } else { self.visit_forward(stretch, with) }
+    }
+
+    fn visit_forward<B>(
+        &mut self,
+        stretch: Stretch,
+        with: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let all_are_shown = self.block.is_all_put_by(stretch.snapshot);
+        while let Some(&[here, there]) = self.block.prefixes().get(self.position..).and_then(<[_]>::first_chunk) {
+            let (next, there) = (self.position + 1, u64::from_le_bytes(there));
+            let is_shown = all_are_shown || self.block.trailer(next).is_put_by(stretch.snapshot);
+            if there <= u64::from_le_bytes(here) || self.full_prefix(there) > stretch.limit || !is_shown {
+                break;
+            }
+            self.place(next, there);
+            with(&self.key, self.block.value(next))?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn visit_backward<B>(
+        &mut self,
+        stretch: Stretch,
+        with: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let all_are_shown = self.block.is_all_put_by(stretch.snapshot);
+        while let Some(first) = self.position.checked_sub(2)
+            && let Some(looked_at) = self.block.prefixes().get(first..).and_then(<[_]>::first_chunk)
+        {
+            let [before, there, here] = looked_at.map(u64::from_le_bytes);
+            let next = first + 1;
+            let is_shown = all_are_shown || self.block.trailer(next).is_put_by(stretch.snapshot);
+            if before >= there || there >= here || self.full_prefix(there) < stretch.limit || !is_shown {
+                break;
+            }
+            self.prefetch_backward();
+            self.place(next, there);
+            with(&self.key, self.block.value(next))?;
+        }
+        ControlFlow::Continue(())
     }
 
     /// [`prefix_u64`] of the key whose suffix has `prefix`.

@@ -328,6 +328,12 @@ impl<B: Deref<Target = [u8]>> Block<B> {
         u64::MAX.checked_shr(64 - 8 * u32::from(self.seqno_width)).unwrap_or(0)
     }
 
+    /// Whether the header shows that all entries are values with numbers of at most `seqno`.
+    #[inline]
+    fn is_all_put_by(&self, seqno: SeqNo) -> bool {
+        self.flags & HAS_KINDS == 0 && self.base_seqno.saturating_add(self.largest_delta()) <= seqno
+    }
+
     /// Entry `i`'s sequence number and kind.
     #[inline]
     pub(crate) fn trailer(&self, i: usize) -> Trailer {

@@ -1,8 +1,11 @@
+use std::ops::ControlFlow;
+
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 use super::super::testing::{Entry, delete, in_order, model_get, model_seek, put};
 use super::*;
+use crate::cursor::Stretch;
 use crate::key::{Lookup, hash_key, prefix_u64};
 use bytes::Bytes;
 
@@ -40,6 +43,55 @@ fn check_looks(cursor: &mut BlockCursor, entries: &[Entry]) {
     }
 }
 
+/// What a cursor visits from entry `start` on is what the stretch asks for, one entry after the other, with nothing in
+/// between; and it ends where a look does not do.
+fn check_visit(cursor: &mut BlockCursor, entries: &[Entry], start: usize, stretch: Stretch, most: usize) {
+    let ahead = |i: usize, steps: usize| if stretch.backward { i.checked_sub(steps) } else { Some(i + steps) };
+    let entry = |i: Option<usize>| i.and_then(|i| entries.get(i));
+    let is_inside = |key: &[u8]| {
+        let prefix = prefix_u64(key);
+        if stretch.backward { prefix >= stretch.limit } else { prefix <= stretch.limit }
+    };
+    cursor.move_to(start).unwrap();
+    let mut visited = 0;
+    let flow = cursor.visit(stretch, &mut |key, value| {
+        visited += 1;
+        let expected = entry(ahead(start, visited)).unwrap();
+        assert_eq!((key, value), (&expected.0[..], &expected.2[..]));
+        assert!(is_inside(key) && expected.1.is_put_by(stretch.snapshot));
+        assert!(ahead(start, visited + 1).is_some() || !stretch.backward, "the first may have a newer one before it");
+        for beside in [ahead(start, visited - 1), ahead(start, visited + 1).filter(|_| stretch.backward)] {
+            assert!(entry(beside).is_none_or(|beside| beside.0 != key));
+        }
+        if visited < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    assert_eq!(flow.is_break(), visited == most);
+    let at = ahead(start, visited).unwrap();
+    assert_eq!(
+        (cursor.position(), cursor.key(), cursor.key_prefix()),
+        (at, &entries[at].0[..], prefix_u64(&entries[at].0))
+    );
+    if let (false, Some(next)) = (flow.is_break(), entry(ahead(at, 1))) {
+        let ties =
+            |beside: Option<usize>| entry(beside).is_some_and(|entry| prefix_u64(&entry.0) == prefix_u64(&next.0));
+        let is_told_apart = !ties(Some(at)) && !(stretch.backward && (ahead(at, 2).is_none() || ties(ahead(at, 2))));
+        assert!(!is_told_apart || !is_inside(&next.0) || !next.1.is_put_by(stretch.snapshot));
+    }
+}
+
+fn check_visits(cursor: &mut BlockCursor, entries: &[Entry]) {
+    let some = |count: usize| (0..entries.len()).step_by(entries.len().div_ceil(count).max(1));
+    for (start, backward) in some(60).flat_map(|start| [(start, false), (start, true)]) {
+        for (limit, most) in
+            some(3).map(|at| prefix_u64(&entries[at].0)).zip([usize::MAX, 3, 1]).chain([(u64::MAX, 9), (0, 9)])
+        {
+            for snapshot in [0, 100, entries[start].1.seqno(), MAX_SEQNO] {
+                check_visit(cursor, entries, start, Stretch { limit, snapshot, backward }, most);
+            }
+        }
+    }
+}
+
 /// Compares a block with the entries it was built from, by every way to read it.
 fn check(entries: &[Entry], with_hashes: bool, probes: &[Vec<u8>]) {
     let bytes = build(entries, with_hashes);
@@ -61,6 +113,7 @@ fn check(entries: &[Entry], with_hashes: bool, probes: &[Vec<u8>]) {
     }
     assert!(cursor.move_to(entries.len()).is_err());
     check_looks(&mut cursor, entries);
+    check_visits(&mut cursor, entries);
     for key in probes.iter().chain(entries.iter().map(|entry| &entry.0)) {
         let seqnos = entries.iter().filter(|entry| entry.0 == *key).flat_map(|entry| {
             let seqno = entry.1.seqno();
