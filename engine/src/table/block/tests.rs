@@ -81,10 +81,10 @@ fn check_visit(cursor: &mut BlockCursor, entries: &[Entry], start: usize, stretc
 
 fn check_visits(cursor: &mut BlockCursor, entries: &[Entry]) {
     let some = |count: usize| (0..entries.len()).step_by(entries.len().div_ceil(count).max(1));
+    let near = |prefix: u64| [prefix, prefix.saturating_add(1), prefix.saturating_sub(1)];
+    let limits = || some(4).flat_map(|at| near(prefix_u64(&entries[at].0))).chain([u64::MAX, 0]);
     for (start, backward) in some(60).flat_map(|start| [(start, false), (start, true)]) {
-        for (limit, most) in
-            some(3).map(|at| prefix_u64(&entries[at].0)).zip([usize::MAX, 3, 1]).chain([(u64::MAX, 9), (0, 9)])
-        {
+        for (limit, most) in limits().zip([usize::MAX, 3, 1].into_iter().cycle()) {
             for snapshot in [0, 100, entries[start].1.seqno(), MAX_SEQNO] {
                 check_visit(cursor, entries, start, Stretch { limit, snapshot, backward }, most);
             }
