@@ -1,6 +1,7 @@
 //! The contents of a database as plain maps: what models hold and dumps answer.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use siltstone::{Db, Iter, Keyspace, KeyspaceOptions, Result};
 
@@ -63,13 +64,22 @@ pub fn dump_keyspaces(keyspaces: &[Keyspace]) -> Result<State> {
     Ok(state)
 }
 
-/// Reads two iterators over the same entries, one forward and one in reverse.
+fn push(entries: &mut Entries, key: &[u8], value: &[u8]) -> ControlFlow<()> {
+    entries.push((key.to_vec(), value.to_vec()));
+    ControlFlow::Continue(())
+}
+
+/// Reads two iterators over the same entries, one forward and one in reverse: the first entries one by one, the rest in
+/// one go.
 ///
 /// # Errors
 /// The iterators'.
-pub fn read_both_ways(what: &str, forward: Iter, backward: Iter) -> Result<Map> {
-    let forward = collect(forward)?;
-    let mut backward = collect(backward.rev())?;
+pub fn read_both_ways(what: &str, mut ascending: Iter, mut descending: Iter) -> Result<Map> {
+    const ONE_BY_ONE: usize = 3;
+    let mut forward = collect(ascending.by_ref().take(ONE_BY_ONE))?;
+    assert!(ascending.visit(|key, value| push(&mut forward, key, value))?.is_continue());
+    let mut backward = collect(descending.by_ref().rev().take(ONE_BY_ONE))?;
+    assert!(descending.visit_back(|key, value| push(&mut backward, key, value))?.is_continue());
     backward.reverse();
     assert!(forward == backward, "{what}: {} entries forward, {} in reverse", forward.len(), backward.len());
     assert!(forward.is_sorted_by(|a, b| a.0 < b.0), "{what}: not in ascending order");
