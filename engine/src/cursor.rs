@@ -102,6 +102,13 @@ pub(crate) trait Cursor {
         None
     }
 
+    /// As [`next_key`](Cursor::next_key), but passes over older entries of the key too, if looks are enough for that: some
+    /// may be passed even if it does not move. Only for who wants none of them.
+    #[inline]
+    fn leave_key(&mut self) -> Option<u64> {
+        self.next_key()
+    }
+
     /// Whether a look at what lies beside the entry shows that no newer one of its key comes before it. Only while
     /// valid.
     #[inline]

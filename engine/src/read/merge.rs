@@ -23,8 +23,8 @@ pub(crate) struct MergeCursor<C> {
     /// The valid children other than the winner, the one that comes next in the direction of the merge on top (a binary
     /// heap).
     ///
-    /// Invariant: forward they stand on their first entry after the winner's, backward on their last entry before it;
-    /// children that are not valid have no such entry.
+    /// Invariant: forward they stand on their first entry after the winner's, but for older ones of its key that
+    /// `leave_key` passed, backward on their last entry before it; children that are not valid have no such entry.
     heap: Vec<Waiting>,
 }
 
@@ -37,16 +37,6 @@ struct Waiting {
 
 const NOBODY: Waiting = Waiting { prefix: 0, child: usize::MAX };
 
-/// Compares the entries two children stand on, in internal order; ties go to the child in front.
-#[inline]
-fn compare<C: Cursor>(children: &[C], a: Waiting, b: Waiting) -> Ordering {
-    a.prefix.cmp(&b.prefix).then_with(|| compare_tied(children, a.child, b.child))
-}
-
-fn compare_tied<C: Cursor>(children: &[C], a: usize, b: usize) -> Ordering {
-    compare_entries(&children[a], &children[b]).then(a.cmp(&b))
-}
-
 fn compare_entries<C: Cursor>(a: &C, b: &C) -> Ordering {
     compare_keys(a.key_prefix(), a.key(), b.key_prefix(), b.key()).then_with(|| b.trailer().cmp(&a.trailer()))
 }
@@ -57,10 +47,19 @@ impl<C: Cursor> MergeCursor<C> {
         MergeCursor { children, winner: NOBODY, backward: false, heap: Vec::new() }
     }
 
-    /// Whether `a` comes before `b` in the direction of the merge.
+    /// Whether `a` comes before `b` in the direction of the merge; ties go to the child in front.
     #[inline]
     fn is_before(&self, a: Waiting, b: Waiting) -> bool {
-        let order = compare(&self.children, a, b);
+        if a.prefix == b.prefix {
+            self.is_before_tied(a.child, b.child)
+        } else {
+            (a.prefix < b.prefix) != self.backward
+        }
+    }
+
+    #[inline(never)]
+    fn is_before_tied(&self, a: usize, b: usize) -> bool {
+        let order = compare_entries(&self.children[a], &self.children[b]).then(a.cmp(&b));
         if self.backward { order.is_gt() } else { order.is_lt() }
     }
 
@@ -114,25 +113,42 @@ impl<C: Cursor> MergeCursor<C> {
     }
 
     fn sift_down(&mut self, mut at: usize) {
+        let Some(&sinking) = self.heap.get(at) else { return };
         loop {
-            let mut least = at;
-            for below in [2 * at + 1, 2 * at + 2] {
-                if below < self.heap.len() && self.is_before(self.heap[below], self.heap[least]) {
-                    least = below;
-                }
+            let mut below = 2 * at + 1;
+            let Some(&(mut least)) = self.heap.get(below) else { break };
+            if let Some(&right) = self.heap.get(below + 1)
+                && self.is_before(right, least)
+            {
+                (least, below) = (right, below + 1);
             }
-            if least == at {
-                return;
+            if !self.is_before(least, sinking) {
+                break;
             }
-            self.heap.swap(at, least);
-            at = least;
+            self.heap[at] = least;
+            at = below;
         }
+        self.heap[at] = sinking;
     }
 
     /// Whether the winner's prefix alone shows that no other child stands on its key.
     #[inline]
     fn is_alone(&self) -> bool {
         self.heap.first().is_none_or(|top| top.prefix != self.winner.prefix)
+    }
+
+    /// Moves the top past its entry, which has the winner's prefix, if that is an older one of the winner's key and a
+    /// look beside it is enough.
+    #[inline]
+    fn pass_older(&mut self) -> Option<()> {
+        let top = self.heap.first_mut()?;
+        let [winner, other] = self.children.get_disjoint_mut([self.winner.child, top.child]).ok()?;
+        if winner.key() != other.key() {
+            return None;
+        }
+        top.prefix = other.next_key()?;
+        self.sift_down(0);
+        Some(())
     }
 
     /// Finds the winner again after it has moved in the direction of the merge, to a key of `prefix`.
@@ -257,6 +273,17 @@ impl<C: Cursor> Cursor for MergeCursor<C> {
         let prefix = self.children[self.winner.child].next_key()?;
         self.settle(prefix);
         Some(self.winner.prefix)
+    }
+
+    #[inline]
+    fn leave_key(&mut self) -> Option<u64> {
+        if self.backward {
+            return None;
+        }
+        while !self.is_alone() {
+            self.pass_older()?;
+        }
+        self.next_key()
     }
 
     #[inline]

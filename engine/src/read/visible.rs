@@ -176,7 +176,7 @@ impl<C: Cursor> VisibleCursor<C> {
     /// Moves to the next entry. Only while valid.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<()> {
-        if self.position == Position::Here && self.inner.next_key().is_some() {
+        if self.position == Position::Here && self.inner.leave_key().is_some() {
             if self.is_visible_put() {
                 return Ok(());
             }
@@ -260,10 +260,12 @@ impl<C: Cursor> VisibleCursor<C> {
                 self.position = Position::Here;
                 return Ok(());
             }
-            if self.inner.next_key().is_some() {
+            let is_too_new = self.inner.trailer().seqno() > self.snapshot;
+            let moved = if is_too_new { self.inner.next_key() } else { self.inner.leave_key() };
+            if moved.is_some() {
                 continue;
             }
-            if self.inner.trailer().seqno() > self.snapshot {
+            if is_too_new {
                 steps = if self.last.is(self.inner.key_prefix(), self.inner.key()) { steps + 1 } else { 1 };
                 if steps == MAX_STEPS {
                     self.seek_version(self.snapshot)?;
