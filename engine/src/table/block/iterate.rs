@@ -48,11 +48,12 @@ struct Uniform {
 impl Uniform {
     fn of(block: &Block<Bytes>) -> Option<Self> {
         let rest_bytes = block.rest_bytes as usize;
-        let is_uniform = block.flags & (FIXED_RESTS | HAS_SHORTS) == FIXED_RESTS && rest_bytes <= WORD_BYTES;
-        let rest_mask = !u64::MAX.unbounded_shl(8 * rest_bytes as u32);
+        if block.flags & (FIXED_RESTS | HAS_SHORTS) != FIXED_RESTS || rest_bytes > WORD_BYTES {
+            return None;
+        }
         let (prefix_at, rests_at) = (block.shared_bytes.into(), block.rests_at as usize);
-        let uniform = Uniform { rests_at, rest_bytes, rest_mask, prefix_at, word_at: prefix_at + rest_bytes };
-        is_uniform.then_some(uniform)
+        let rest_mask = !u64::MAX.unbounded_shl(8 * rest_bytes as u32);
+        Some(Uniform { rests_at, rest_bytes, rest_mask, prefix_at, word_at: prefix_at + rest_bytes })
     }
 
     /// How long the keys are.

@@ -243,6 +243,13 @@ fn headers_that_declare_too_much_are_refused() {
             assert!(Block::parse(&huge[..]).is_err(), "field at {at}");
         }
     }
+    // Nothing of that length is there if there is no entry; a cursor overflowed.
+    let mut empty = [0; HEADER_BYTES];
+    empty[4] = FIXED_RESTS;
+    empty[16..20].fill(0xff);
+    let mut cursor = BlockCursor::default();
+    cursor.set_block(Block::parse(Bytes::copy_from_slice(&empty)).unwrap());
+    assert!(cursor.move_to(0).is_err());
     let mut late = bytes.clone();
     late[8..16].fill(0xff);
     assert!(parse(&late).is_err(), "a sequence number over the largest");
