@@ -27,22 +27,19 @@ pub(crate) struct Stretch {
 }
 
 impl Stretch {
-    /// Up to, not including, an entry of prefix `end`; `None` if no prefix lies before that.
+    /// All that a reader at `snapshot` sees.
     #[inline]
-    pub(crate) fn before(end: Option<u64>, snapshot: SeqNo, backward: bool) -> Option<Self> {
-        let farthest = if backward { 0 } else { u64::MAX };
-        let limit = match end {
-            None => farthest,
-            Some(end) if end == if backward { u64::MAX } else { 0 } => return None,
-            Some(end) => {
-                if backward {
-                    end + 1
-                } else {
-                    end - 1
-                }
-            }
-        };
-        Some(Stretch { limit, snapshot, backward })
+    pub(crate) fn all(snapshot: SeqNo, backward: bool) -> Self {
+        Stretch { limit: if backward { 0 } else { u64::MAX }, snapshot, backward }
+    }
+
+    /// What of it comes before an entry of prefix `end`, by the prefix alone; `None` if no prefix does.
+    #[inline]
+    pub(crate) fn before(self, end: Option<u64>) -> Option<Self> {
+        let Some(end) = end else { return Some(self) };
+        let limit =
+            if self.backward { end.checked_add(1)?.max(self.limit) } else { end.checked_sub(1)?.min(self.limit) };
+        Some(Stretch { limit, ..self })
     }
 }
 

@@ -117,7 +117,7 @@ fn the_manifest_is_never_ahead_of_the_log() -> Result<()> {
     let (writer, files) = (late.clone(), sim.clone());
     let fs = HookFileSystem::new(Arc::new(sim.clone()), move |moment| {
         // Not of a file that is being made ready for the log, and holds nothing yet: a commit may be waiting for that.
-        let holds_records = || files.read(moment.path).unwrap().iter().any(|&byte| byte != 0);
+        let holds_records = || files.read(moment.path).is_ok_and(|bytes| bytes.iter().any(|&byte| byte != 0));
         if (moment.side, moment.op) == (Side::After, Op::MappedSync) && holds_records() {
             // A copy, so that the lock is not held over the write.
             let keyspace = writer.lock().unwrap().clone();

@@ -301,13 +301,11 @@ impl<C: Cursor> Cursor for MergeCursor<C> {
     fn visit<B>(&mut self, stretch: Stretch, with: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>) -> ControlFlow<B> {
         debug_assert_eq!(stretch.backward, self.backward);
         // The winner stays in front of all keys that the top has or leads to.
-        let Some(alone) = Stretch::before(self.heap.first().map(|top| top.prefix), stretch.snapshot, stretch.backward)
-        else {
+        let Some(alone) = stretch.before(self.heap.first().map(|top| top.prefix)) else {
             return ControlFlow::Continue(());
         };
-        let limit = if stretch.backward { stretch.limit.max(alone.limit) } else { stretch.limit.min(alone.limit) };
         let child = &mut self.children[self.winner.child];
-        let flow = child.visit(Stretch { limit, ..stretch }, with);
+        let flow = child.visit(alone, with);
         self.winner.prefix = child.key_prefix();
         flow
     }

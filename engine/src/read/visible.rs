@@ -228,7 +228,7 @@ impl<C: Cursor> VisibleCursor<C> {
         backward: bool,
         with: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        match Stretch::before(end, self.snapshot, backward) {
+        match Stretch::all(self.snapshot, backward).before(end) {
             Some(stretch) if self.position == Position::Here => self.inner.visit(stretch, with),
             _ => ControlFlow::Continue(()),
         }
