@@ -1,9 +1,9 @@
 //! Sealed memtables become a level-0 table.
 //!
-//! Order: write and sync the table, sync the directory, sync the log, append and sync the edit, publish. The log comes
-//! before the edit because that makes this keyspace's writes durable: a power cut must not keep them and take back an
-//! earlier write to another keyspace. Segments that the same edit lets go of hold nothing that is not in tables, so they
-//! are not synced: most of the log never gets to storage if nobody asks for it sooner.
+//! Order: write and sync the table, sync the directory, sync the log as far as it went when the memtable was sealed,
+//! append and sync the edit, publish. The log comes before the edit because that makes this keyspace's writes durable: a
+//! power cut must not keep them and take back an earlier write to another keyspace. Segments that the same edit lets go of hold nothing that
+//! is not in tables, so they are not synced: most of the log never gets to storage if nobody asks for it sooner.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -52,8 +52,7 @@ pub(crate) fn flush_sealed(store: &Store, wal: &Wal, tree: &Arc<Tree>) -> Result
     if sealed.is_empty() || tree.is_dropped() {
         return Ok(false);
     }
-    // Before the table is written: what is logged meanwhile need not be synced.
-    let moment = Moment::now(store, wal);
+    let moment = tree.sealed_at.lock().clone().unwrap_or_else(|| Moment::now(store, wal));
     let newest = sealed.iter().filter_map(|memtable| memtable.last_seqno()).max().unwrap_or(0);
     let tables = write_table(store, tree, &sealed, newest)?;
     let installed = install(store, wal, tree, &sealed, newest, tables, moment)?;
@@ -70,7 +69,8 @@ pub(crate) fn flush_sealed(store: &Store, wal: &Wal, tree: &Arc<Tree>) -> Result
 ///
 /// None of it may be ahead of the log that is on storage when the manifest says it: after a power cut data and position
 /// would disagree, and numbers be passed over that the log never gave.
-struct Moment {
+#[derive(Clone, Debug)]
+pub(crate) struct Moment {
     metadata: BTreeMap<String, Vec<u8>>,
     last_seqno: SeqNo,
     /// Read last, so that it covers the others.
@@ -78,7 +78,8 @@ struct Moment {
 }
 
 impl Moment {
-    fn now(store: &Store, wal: &Wal) -> Self {
+    /// This one. Where nothing is written meanwhile, under the commit lock, all three say the same.
+    pub(crate) fn now(store: &Store, wal: &Wal) -> Self {
         let (metadata, last_seqno) = (store.metadata.encoded(), store.visible());
         Moment { metadata, last_seqno, mark: wal.mark() }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::batch::KeyspaceId;
 use crate::compaction::shape::Shape;
 use crate::error::{Error, Result};
+use crate::flush::Moment;
 use crate::key::SeqNo;
 use crate::memtable::Memtable;
 use crate::name::KeyspaceName;
@@ -33,6 +34,9 @@ pub(crate) struct Tree {
     dropped_at: AtomicU64,
     /// Held by the one flush of this tree: sealed memtables are flushed oldest first.
     pub(crate) flushing: Mutex<()>,
+    /// What was true when a memtable was last sealed. Set, under the commit lock, before that memtable is among the
+    /// view's sealed ones: who finds it there finds its moment here, or a later one.
+    pub(crate) sealed_at: Mutex<Option<Moment>>,
     /// The tables of the view's version as the picker sees them, and the compactions that are under way. Taken inside
     /// `replacing`, never around it.
     pub(crate) shape: Mutex<Shape>,
@@ -60,6 +64,7 @@ impl Tree {
             replacing: Mutex::new(()),
             dropped_at: AtomicU64::new(NOT_DROPPED),
             flushing: Mutex::new(()),
+            sealed_at: Mutex::new(None),
             shape: Mutex::new(shape),
             amplification: Amplification::default(),
             unlogged: AtomicBool::new(false),

@@ -5,13 +5,15 @@
 //! database of ten terabytes has 160,000.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::order::PickOrder;
+use crate::key::prefix_u64;
 use crate::table::{HasMeta, TableMeta};
 use crate::version::version::{Version, newer_first};
 use crate::version::{LAST_LEVEL, LEVELS};
@@ -36,8 +38,21 @@ pub(crate) struct Running {
 pub(crate) struct TableShape {
     /// What the manifest knows of it. A copy: the picker must not keep a file open.
     pub(crate) meta: Arc<TableMeta>,
+    /// [`prefix_u64`] of its smallest key: a search among many tables reads these, and hardly any key.
+    prefix: u64,
     /// File bytes of the tables of the next level that it overlaps; 0 in level 0, where nobody asks.
     overlap_bytes: u64,
+}
+
+impl TableShape {
+    fn new(meta: Arc<TableMeta>) -> Self {
+        TableShape { prefix: prefix_u64(&meta.smallest), meta, overlap_bytes: 0 }
+    }
+
+    /// Where its smallest key lies from `key`, whose prefix is given.
+    fn compare(&self, prefix: u64, key: &[u8]) -> Ordering {
+        self.prefix.cmp(&prefix).then_with(|| self.meta.smallest[..].cmp(key))
+    }
 }
 
 /// The tables of one level.
@@ -48,9 +63,9 @@ struct LevelShape {
     file_bytes: u64,
     /// File bytes of the tables that running compactions take.
     busy_bytes: u64,
-    /// By rank and number, the smallest key of each table: the order in which they should be compacted. Empty in level
-    /// 0 and the bottom level, which pick otherwise, and for an order that has no ranks.
-    ranked: BTreeMap<(u64, u64), Bytes>,
+    /// Rank and number of each table: the order in which they should be compacted. Empty in level 0 and the bottom
+    /// level, which pick otherwise, and for an order that has no ranks.
+    ranked: BTreeSet<(u64, u64)>,
     /// The smallest keys of the tables that may be worth a compaction for their tombstones; level 0 left out.
     dense: BTreeSet<Bytes>,
 }
@@ -140,14 +155,18 @@ impl Shape {
     /// Which tables of `level`, 1 or deeper, meet `smallest..=largest`.
     pub(crate) fn run(&self, level: usize, smallest: &[u8], largest: &[u8]) -> Range<usize> {
         let tables = &self.levels[level].tables;
-        let begin = tables.partition_point(|table| table.meta.largest < smallest);
+        let after = self.position(level, smallest);
+        let meets = |before: &usize| tables[*before].meta.largest[..] >= *smallest;
+        let begin = after.checked_sub(1).filter(meets).unwrap_or(after);
+        let largest_prefix = prefix_u64(largest);
+        let begins_within = |table: &TableShape| table.compare(largest_prefix, largest).is_le();
         // What follows is most often a handful among many thousands: doubling steps find its end.
         let mut reach = 1;
-        while tables.get(begin + reach).is_some_and(|table| table.meta.smallest <= largest) {
+        while tables.get(begin + reach).is_some_and(begins_within) {
             reach *= 2;
         }
         let near = &tables[begin..tables.len().min(begin + reach)];
-        let len = near.partition_point(|table| table.meta.smallest <= largest);
+        let len = near.partition_point(begins_within);
         self.steps.set(self.steps.get() + u64::from(tables.len().max(1).ilog2() + reach.ilog2()) + 1);
         begin..begin + len
     }
@@ -179,10 +198,14 @@ impl Shape {
     pub(crate) fn candidates(&self, level: usize) -> impl Iterator<Item = usize> {
         let LevelShape { tables, ranked, .. } = &self.levels[level];
         let turned = if self.order == PickOrder::RoundRobin { tables.len() } else { 0 };
-        let cursor = self.cursors[level].as_ref();
-        let first = cursor.map_or(0, |cursor| tables.partition_point(|table| table.meta.smallest <= *cursor));
+        let begins_by = |key: &Bytes| {
+            let prefix = prefix_u64(key);
+            tables.partition_point(|table| table.compare(prefix, key).is_le())
+        };
+        let first = self.cursors[level].as_ref().map_or(0, begins_by);
         let around = (first..turned).chain(0..first.min(turned));
-        around.chain(ranked.values().map(move |smallest| self.position(level, smallest)))
+        let places = ranked.iter().filter_map(|(_, number)| self.places.get(number));
+        around.chain(places.map(move |place| self.position(level, &place.smallest)))
     }
 
     /// The tables of `level`, by key, that may be worth a compaction for their tombstones: half of their entries, or a
@@ -191,8 +214,10 @@ impl Shape {
         self.levels[level].dense.iter().map(move |smallest| self.position(level, smallest))
     }
 
-    fn position(&self, level: usize, smallest: &Bytes) -> usize {
-        self.levels[level].tables.partition_point(|table| table.meta.smallest < *smallest)
+    /// How many tables of `level` begin before `smallest`.
+    fn position(&self, level: usize, smallest: &[u8]) -> usize {
+        let prefix = prefix_u64(smallest);
+        self.levels[level].tables.partition_point(|table| table.compare(prefix, smallest).is_lt())
     }
 }
 
@@ -285,11 +310,11 @@ impl Shape {
             *file_bytes += meta.file_bytes;
             *busy_bytes += if busy { meta.file_bytes } else { 0 };
             self.places.insert(meta.number, Place { level, smallest: meta.smallest.clone(), busy });
-            fresh.push(TableShape { meta, overlap_bytes: 0 });
+            fresh.push(TableShape::new(meta));
         }
         match level {
             0 => fresh.sort_by(|a, b| newer_first(&a.meta, &b.meta)),
-            _ => fresh.sort_by(|a, b| a.meta.smallest.cmp(&b.meta.smallest)),
+            _ => fresh.sort_by(|a, b| a.compare(b.prefix, &b.meta.smallest)),
         }
         let begin = range.start;
         let len = fresh.len();
@@ -339,10 +364,10 @@ impl Shape {
             return;
         }
         let LevelShape { tables, ranked, dense, .. } = &mut self.levels[level];
-        let TableShape { meta, overlap_bytes } = &tables[at];
+        let TableShape { meta, overlap_bytes, .. } = &tables[at];
         let rank = self.order.rank(meta, *overlap_bytes).filter(|_| level < LAST_LEVEL);
         if let Some(rank) = rank {
-            ranked.insert((rank, meta.number), meta.smallest.clone());
+            ranked.insert((rank, meta.number));
         }
         let least = if *overlap_bytes == 0 { meta.entries.div_ceil(4) } else { meta.entries.div_ceil(2) };
         if meta.tombstones >= least.max(1) {

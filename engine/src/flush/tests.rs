@@ -3,7 +3,7 @@ use crate::batch::WriteBatch;
 use crate::fs::{Fault, FaultFileSystem, Keep, Op, SimFileSystem};
 use crate::options::Durability;
 use crate::testing::{
-    DIRECTORY, files, fill, keyspace, manifest_state, open, options, set_metadata, store, wal, writer,
+    DIRECTORY, eventually, files, fill, keyspace, manifest_state, open, options, set_metadata, store, wal, writer,
 };
 
 /// Puts a key without the log; its number.
@@ -60,6 +60,32 @@ fn log_that_goes_with_the_flush_is_not_synced() {
     ks.flush().unwrap();
     assert_eq!((manifest_state(&fs).log_floor.segment, wal(&db).sync_count()), (segments, syncs + 1));
     assert_eq!((wal(&db).synced_seqno(), keys_after_power_cut(&fs, "ks")), (900, 900));
+}
+
+/// Else up to a segment would be synced with every flush, and all that is written until it begins.
+#[test]
+fn what_is_logged_after_a_memtable_is_neither_kept_with_it_nor_synced_for_it() {
+    let fs = SimFileSystem::new();
+    let db = open(&fs);
+    let ks = keyspace(&db, "ks");
+    fill(&ks, "", 900_000);
+    wal(&db).prepare_spare().unwrap();
+    assert!(ks.tree().view().active.bytes() as u64 >= store(&db).limits.wal_segment_bytes);
+    let active = wal(&db).active_segment();
+    let only_flush = ks.tree().flushing.lock();
+    writer(&db).with_state(|state| state.seal(ks.tree().id));
+    ks.put("after", "v").unwrap();
+    drop(only_flush);
+    eventually("the flush", || ks.tree().view().sealed.is_empty() && wal(&db).oldest_segment() > active);
+    let state = manifest_state(&fs);
+    assert_eq!((state.log_floor.segment, state.log_floor.prev_seqno, state.last_seqno), (active + 1, 900, 900));
+    assert_eq!((wal(&db).synced_seqno(), keys_after_power_cut(&fs, "ks")), (900, 900));
+    assert_eq!(wal(&db).active_segment(), active + 1);
+    // A memtable of less than a segment shares it with others.
+    fill(&ks, "b", 1000);
+    wal(&db).prepare_spare().unwrap();
+    ks.flush().unwrap();
+    assert_eq!(wal(&db).active_segment(), active + 1);
 }
 
 #[test]

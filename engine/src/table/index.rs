@@ -74,6 +74,14 @@ impl Index {
         self.block.lower_bound_in_part(key, prefix, seqno, part)
     }
 
+    /// Whether the first entry of data block `ordinal` has another key than the last one before it in the table.
+    #[inline]
+    pub(crate) fn begins_key(&self, ordinal: usize) -> bool {
+        // A separator has sequence number 0 unless versions of one key go on behind it. (An entry with that number has
+        // no older version behind it.)
+        ordinal.checked_sub(1).is_none_or(|before| self.block.trailer(before).seqno() == 0)
+    }
+
     /// Where data block `ordinal` lies.
     ///
     /// # Errors
@@ -201,6 +209,7 @@ mod tests {
             [0, 0, 1, 1, 2]
         );
         assert_eq!([find(b"k", 0), find(b"l", 5), find(b"z", 0), find(b"zz", 5)], [2, 3, 3, 4]);
+        assert_eq!([0, 1, 2, 3].map(|ordinal| index.begins_key(ordinal)), [true, false, false, true]);
         assert_eq!(index.handle(2), Ok(handle(20)));
         assert!(index.handle(4).is_err());
         assert!(Index::new(out.into(), 41).is_err(), "a tail that no block covers");

@@ -88,7 +88,8 @@ impl TableCursor {
         }
     }
 
-    /// Stands on entry `i`, which was sought: its value is not far from being read, and nothing has fetched it yet.
+    /// Stands on entry `i` of a block that was just entered: its value is not far from being read, and nothing has
+    /// fetched it yet.
     #[inline]
     fn land(&mut self, i: usize, backward: bool) -> Result<()> {
         self.stand(i)?;
@@ -124,7 +125,7 @@ impl TableCursor {
         self.load(ordinal)?;
         self.table.prefetch_block(ordinal.wrapping_sub(1));
         match self.entry.block().len().checked_sub(1) {
-            Some(last) => self.stand(last),
+            Some(last) => self.land(last, true),
             None => self.fail("a data block without entries"),
         }
     }
@@ -224,7 +225,10 @@ impl Cursor for TableCursor {
 
     #[inline]
     fn is_newest(&self) -> bool {
-        self.entry.is_newest()
+        match self.entry.position() {
+            0 => self.table.index().begins_key(self.ordinal),
+            _ => self.entry.is_newest(),
+        }
     }
 
     #[inline]

@@ -47,13 +47,21 @@ fn scan(cursor: &mut dyn Cursor) -> Result<Vec<Entry>> {
 }
 
 fn scan_back(cursor: &mut dyn Cursor) -> Result<Vec<Entry>> {
-    let mut found = Vec::new();
+    let (mut found, mut newest) = (Vec::new(), Vec::new());
     cursor.seek_to_last()?;
     while let Some(entry) = at_cursor(cursor) {
         found.push(entry);
+        newest.push(cursor.is_newest());
         cursor.prev()?;
     }
     found.reverse();
+    newest.reverse();
+    assert_ne!(newest.first(), Some(&false), "nothing comes before the first entry");
+    let key = |at: usize| &found[at].0;
+    for at in 1..found.len() {
+        let told_apart = prefix_u64(key(at - 1)) != prefix_u64(key(at));
+        assert!(if newest[at] { key(at - 1) != key(at) } else { !told_apart }, "{:?}", key(at));
+    }
     Ok(found)
 }
 

@@ -102,6 +102,11 @@ impl Wal {
         self.needs_spare.load(Ordering::Relaxed)
     }
 
+    /// Whether a roll would find a file.
+    pub(super) fn has_prepared(&self) -> bool {
+        !self.spares.lock().prepared.is_empty()
+    }
+
     pub(super) fn wants_spare(&self) {
         // Relaxed: see `needs_spare`.
         self.needs_spare.store(true, Ordering::Relaxed);

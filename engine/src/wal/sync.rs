@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Wal;
+use super::format::HEADER_BYTES;
 use super::segment::Segment;
 use crate::error::{Error, Result};
 use crate::key::SeqNo;
@@ -164,8 +165,10 @@ impl Wal {
         let seqno = self.last_logged_seqno();
         let active = self.segments.lock().active().clone();
         // Acquire pairs with the writer's release: the bytes below the end are whole.
-        let place = Reached { segment: active.number, offset: active.end.load(Ordering::Acquire) };
-        Mark { seqno, place }
+        let end = active.end.load(Ordering::Acquire);
+        // A header is synced with the first record behind it: without one, the log ends before it as well.
+        let offset = if end > HEADER_BYTES { end } else { 0 };
+        Mark { seqno, place: Reached { segment: active.number, offset } }
     }
 
     /// Both: metadata alone has no number, and bytes may be synced before their number is published.

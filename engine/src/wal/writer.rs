@@ -38,6 +38,15 @@ impl WalWriter {
         WalWriter { wal, file, segment, salt, end: HEADER_BYTES, last_seqno, spare_mark, failed: None }
     }
 
+    /// Goes on in the next segment, if that has a file ready: what comes from here on is needed for longer than what the
+    /// log holds so far, and is not to be kept, and synced, together with it. Should it fail, the log takes no more.
+    pub(crate) fn end_segment(&mut self) {
+        if self.failed.is_none() && self.end > HEADER_BYTES && self.wal.has_prepared() {
+            // Remembered, and told to the next who appends.
+            let _ = self.roll(0);
+        }
+    }
+
     /// Appends the record of the writes `first_seqno..first_seqno + count` (none for a record of metadata, whose
     /// `first_seqno` is the next number). Rolls to the next segment when it does not fit; a record larger than a
     /// segment gets one of its own size. Tails see it after [`publish`](WalWriter::publish).
@@ -58,7 +67,7 @@ impl WalWriter {
         }
         let record_bytes = format::record_bytes(payload.len());
         if record_bytes > self.segment.file_bytes - self.end {
-            self.roll(record_bytes).inspect_err(|error| self.failed = Some(error.to_string()))?;
+            self.roll(record_bytes)?;
         }
         let header = RecordHeader {
             payload_crc: format::payload_crc(self.salt, payload),
@@ -125,6 +134,10 @@ impl WalWriter {
 
     #[cold]
     fn roll(&mut self, record_bytes: u64) -> Result<()> {
+        self.begin_segment(record_bytes).inspect_err(|error| self.failed = Some(error.to_string()))
+    }
+
+    fn begin_segment(&mut self, record_bytes: u64) -> Result<()> {
         let number = self.segment.number + 1;
         let mut file = self.wal.take_segment_file(number, HEADER_BYTES + record_bytes)?;
         let segment = self.wal.start_segment(number, self.last_seqno, self.end, file.as_mut())?;

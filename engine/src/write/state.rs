@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::batch::{KeyspaceId, Op, Ops, WriteBatch};
 use crate::error::{Error, Result};
+use crate::flush::Moment;
 use crate::key::{MAX_SEQNO, SeqNo, Trailer, ValueKind};
 use crate::memtable::Memtable;
 use crate::options::Durability;
@@ -203,6 +204,13 @@ impl CommitState {
         let slot = &mut self.slots[at];
         if slot.active.is_empty() {
             return;
+        }
+        // Whole segments go with its flush, unsynced. Smaller memtables share theirs.
+        if slot.active.bytes() as u64 >= self.store.limits.wal_segment_bytes {
+            self.log.end_segment();
+        }
+        if let Some(wal) = &self.store.wal {
+            *slot.tree.sealed_at.lock() = Some(Moment::now(&self.store, wal));
         }
         let next = self.store.new_memtable(&slot.tree.options());
         slot.tree.seal(next.clone());

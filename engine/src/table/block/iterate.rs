@@ -12,6 +12,9 @@ use crate::prefetch::{LINE_BYTES, prefetch_at};
 /// How many lines of values are worth asking for: what follows the processor fetches by itself.
 const VALUE_LINES: usize = 4;
 
+/// How many entries ahead a reader that goes backward asks for values.
+const BACKWARD_ENTRIES: usize = 3;
+
 /// The bytes of a prefix.
 const WORD_BYTES: usize = size_of::<u64>();
 
@@ -142,12 +145,24 @@ impl BlockCursor {
     /// Starts loading the entry's value, and the values behind it, or, `backward`, before it.
     #[inline]
     pub(crate) fn prefetch_values(&self, backward: bool) {
-        let value = self.block.value_range(self.position);
-        for line in 0..VALUE_LINES {
-            let away = line * LINE_BYTES;
-            let at = if backward { value.end.checked_sub(1 + away) } else { value.start.checked_add(away) };
-            at.into_iter().for_each(|at| prefetch_at(&self.block.bytes, at));
+        if backward {
+            let first = self.position.saturating_sub(BACKWARD_ENTRIES - 1);
+            (first..=self.position).for_each(|i| self.prefetch_value(i));
+        } else {
+            self.prefetch_lines(self.block.value_range(self.position).start, VALUE_LINES);
         }
+    }
+
+    /// Starts loading the beginning of entry `i`'s value.
+    #[inline]
+    fn prefetch_value(&self, i: usize) {
+        let value = self.block.value_range(i);
+        self.prefetch_lines(value.start, value.len().div_ceil(LINE_BYTES).min(VALUE_LINES));
+    }
+
+    #[inline]
+    fn prefetch_lines(&self, start: usize, lines: usize) {
+        (0..lines).for_each(|line| prefetch_at(&self.block.bytes, start.saturating_add(line * LINE_BYTES)));
     }
 
     /// See [`Cursor::next_key`](crate::cursor::Cursor::next_key). Only while standing on an entry.
@@ -163,11 +178,12 @@ impl BlockCursor {
     }
 
     /// Starts loading a value that some steps backward lead to: the processor is slow to see that memory is read from the
-    /// end.
+    /// end, and does not see at all that it is read in pieces that are each read from the beginning.
     #[inline]
     pub(crate) fn prefetch_backward(&self) {
-        let at = self.block.value_range(self.position).start.checked_sub(VALUE_LINES * LINE_BYTES);
-        at.into_iter().for_each(|at| prefetch_at(&self.block.bytes, at));
+        if let Some(there) = self.position.checked_sub(BACKWARD_ENTRIES) {
+            self.prefetch_value(there);
+        }
     }
 
     /// See [`Cursor::is_newest`](crate::cursor::Cursor::is_newest). Only while standing on an entry.

@@ -192,6 +192,23 @@ fn an_oversize_record_replaces_the_prepared_segment() {
 }
 
 #[test]
+fn a_segment_is_ended_early_if_the_next_has_a_file() {
+    let fs = sim();
+    let (wal, mut writer) = new_log(&fs, 4096);
+    wal.prepare_spare().unwrap();
+    writer.end_segment();
+    assert_eq!(wal.active_segment(), 1, "it was empty");
+    let mut expected = append(&mut writer, &wal, [10]);
+    writer.end_segment();
+    assert_eq!((wal.active_segment(), wal.mark().segment()), (2, 2));
+    expected.extend(append(&mut writer, &wal, [10]));
+    writer.give_back_spares().unwrap();
+    writer.end_segment();
+    expected.extend(append(&mut writer, &wal, [10]));
+    assert_eq!((wal.active_segment(), read(&fs)), (2, expected), "a writer would wait for a file");
+}
+
+#[test]
 fn group_sync_serves_every_thread() {
     let fs = sim();
     let (wal, mut writer) = new_log(&fs, 4096);
