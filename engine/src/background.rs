@@ -73,16 +73,20 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Starts `threads` threads on `work`.
+    /// Starts a thread for each of `names` on `work`; callers' threads go before them by `niceness`, as `nice` counts it.
     ///
     /// # Errors
     /// What the system says when it has no more threads.
-    pub(crate) fn start(threads: usize, signal: Arc<Signal>, work: Arc<dyn Work>) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        names: impl IntoIterator<Item = String>,
+        niceness: i32,
+        signal: Arc<Signal>,
+        work: Arc<dyn Work>,
+    ) -> std::io::Result<Self> {
         let mut pool = Pool { signal, threads: Vec::new() };
-        for number in 0..threads {
+        for name in names {
             let (signal, work) = (pool.signal.clone(), work.clone());
-            let name = format!("siltstone-{number}");
-            match thread::Builder::new().name(name).spawn(move || run(&signal, &*work)) {
+            match thread::Builder::new().name(name).spawn(move || run(niceness, &signal, &*work)) {
                 Ok(thread) => pool.threads.push(thread),
                 Err(error) => {
                     pool.stop();
@@ -103,20 +107,16 @@ impl Pool {
     }
 }
 
-/// How much callers' threads go before the background's, where they share processors: as `nice` counts it. Measured with
-/// a writer and two background threads on two cores: 5 and 10 gave an eighth more puts than 0, and the slowest
-/// overwrites were shorter with 5.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 5;
-
 /// Lets callers' threads go before this one. A hint: it may be refused. (Only Linux counts it by threads.)
-fn give_way() {
+fn give_way(niceness: i32) {
     #[cfg(target_os = "linux")]
-    let _refused = rustix::process::nice(NICENESS);
+    let _refused = rustix::process::nice(niceness);
+    #[cfg(not(target_os = "linux"))]
+    let _ = niceness;
 }
 
-fn run(signal: &Signal, work: &dyn Work) {
-    give_way();
+fn run(niceness: i32, signal: &Signal, work: &dyn Work) {
+    give_way(niceness);
     while !signal.is_stopping() {
         let seen = signal.generation();
         if work.run_one() {
@@ -152,12 +152,12 @@ mod tests {
         }
         let own = rustix::process::getpriority_process(None).unwrap();
         let (signal, work) = (Arc::new(Signal::default()), Arc::new(Priority::default()));
-        let mut pool = Pool::start(1, signal, work.clone()).unwrap();
+        let mut pool = Pool::start([String::new()], 5, signal, work.clone()).unwrap();
         while work.0.lock().unwrap().is_none() {
             thread::yield_now();
         }
         pool.stop();
-        assert_eq!(*work.0.lock().unwrap(), Some((own + NICENESS).min(19)));
+        assert_eq!(*work.0.lock().unwrap(), Some((own + 5).min(19)));
         assert_eq!(rustix::process::getpriority_process(None).unwrap(), own);
     }
 
@@ -165,7 +165,7 @@ mod tests {
     fn work_is_done_without_a_lost_wake_up_and_stop_joins() {
         let signal = Arc::new(Signal::default());
         let work = Arc::new(Countdown(AtomicUsize::new(0)));
-        let mut pool = Pool::start(2, signal.clone(), work.clone()).unwrap();
+        let mut pool = Pool::start([String::new(), String::new()], 0, signal.clone(), work.clone()).unwrap();
         for _ in 0..200 {
             work.0.fetch_add(1, Ordering::SeqCst);
             signal.notify();

@@ -43,7 +43,8 @@ pub(crate) struct DbHandle {
     pub(crate) store: Arc<Store>,
     /// None when opened read-only.
     pub(crate) writer: Option<Arc<Writer>>,
-    pub(crate) pool: Mutex<Option<Pool>>,
+    /// Empty when opened read-only, and from the close on.
+    pub(crate) pools: Mutex<Vec<Pool>>,
     /// Keyspaces are created and dropped one at a time.
     pub(crate) catalog: Mutex<()>,
 }
@@ -415,9 +416,7 @@ impl DbHandle {
         if let Some(wal) = &self.store.wal {
             wal.wake_tails();
         }
-        if let Some(mut pool) = self.pool.lock().take() {
-            pool.stop();
-        }
+        self.pools.lock().drain(..).for_each(|mut pool| pool.stop());
         let sealed = self.flush_unlogged(&unlogged).and_then(|()| self.seal_files());
         self.store.pin_for_iterators();
         let dropped = std::mem::take(&mut self.store.trees.write().dropped);

@@ -5,7 +5,7 @@
 //! power cut must not keep them and take back an earlier write to another keyspace. Segments that the same edit lets go of hold nothing that
 //! is not in tables, so they are not synced: most of the log never gets to storage if nobody asks for it sooner.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::batch::KeyspaceId;
@@ -15,14 +15,15 @@ use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::SeqNo;
 use crate::memtable::{Memtable, MemtableCursor};
+use crate::moment::Moment;
 use crate::read::merge::MergeCursor;
 use crate::store::Store;
 use crate::table::TableMeta;
 use crate::table::handle::TableHandle;
 use crate::tree::Tree;
-use crate::version::edit::{Edit, KeyspaceEdit, LogFloor};
+use crate::version::edit::{Edit, KeyspaceEdit};
 use crate::version::state::ManifestState;
-use crate::wal::{Floor, Mark, Wal};
+use crate::wal::Wal;
 
 /// Flushes the sealed memtables of the next tree that waits; whether there was one.
 ///
@@ -52,7 +53,7 @@ pub(crate) fn flush_sealed(store: &Store, wal: &Wal, tree: &Arc<Tree>) -> Result
     if sealed.is_empty() || tree.is_dropped() {
         return Ok(false);
     }
-    let moment = tree.sealed_at.lock().clone().unwrap_or_else(|| Moment::now(store, wal));
+    let moment = tree.sealed_at.lock().clone().unwrap_or_else(|| store.moment(wal));
     let newest = sealed.iter().filter_map(|memtable| memtable.last_seqno()).max().unwrap_or(0);
     let tables = write_table(store, tree, &sealed, newest)?;
     let installed = install(store, wal, tree, &sealed, newest, tables, moment)?;
@@ -65,54 +66,15 @@ pub(crate) fn flush_sealed(store: &Store, wal: &Wal, tree: &Arc<Tree>) -> Result
     Ok(installed)
 }
 
-/// What was true at some moment and would be lost with the log that goes.
-///
-/// None of it may be ahead of the log that is on storage when the manifest says it: after a power cut data and position
-/// would disagree, and numbers be passed over that the log never gave.
-#[derive(Clone, Debug)]
-pub(crate) struct Moment {
-    metadata: BTreeMap<String, Vec<u8>>,
-    last_seqno: SeqNo,
-    /// Read last, so that it covers the others.
-    mark: Mark,
-}
-
-impl Moment {
-    /// This one. Where nothing is written meanwhile, under the commit lock, all three say the same.
-    pub(crate) fn now(store: &Store, wal: &Wal) -> Self {
-        let (metadata, last_seqno) = (store.metadata.encoded(), store.visible());
-        Moment { metadata, last_seqno, mark: wal.mark() }
-    }
-
-    /// Says how far the log is synced, and where it begins if that moves on.
-    fn edit(self, state: &ManifestState, wal: &Wal, floor: Option<Floor>) -> Edit {
-        let synced_seqno = wal.synced_seqno().max(self.mark.seqno());
-        let edit = Edit { log_synced_seqno: Some(synced_seqno.max(state.log_synced_seqno)), ..Edit::default() };
-        let Some(floor) = floor.filter(|floor| floor.segment > state.log_floor.segment) else { return edit };
-        let forgotten = state.dropped.iter().filter(|(_, dropped)| dropped.seqno <= floor.prev_seqno);
-        Edit {
-            log_floor: Some(LogFloor { segment: floor.segment, prev_seqno: floor.prev_seqno }),
-            last_seqno: Some(self.last_seqno.max(state.last_seqno)),
-            metadata: Some(self.metadata),
-            forgotten: forgotten.map(|(id, _)| *id).collect(),
-            ..edit
-        }
-    }
-}
-
 /// Writes what live readers can still see of the memtables; at most one table, since level 0 takes any size.
 fn write_table(store: &Store, tree: &Tree, sealed: &[Arc<Memtable>], newest: SeqNo) -> Result<Vec<TableMeta>> {
     let cursors = sealed.iter().map(|memtable| MemtableCursor::new(memtable.clone())).collect();
     let mut cursor = MergeCursor::new(cursors);
     let mut retention = Retention::new(store.snapshots.list(), false);
     let mut outputs = Outputs::level0(store, tree, newest);
-    let written = cursor.seek_to_first().and_then(|()| {
-        outputs.write_all(&mut cursor, None, &mut retention, &mut |_| true, &mut || {
-            // Writers go on meanwhile.
-            store.prepare_ahead();
-            Ok(())
-        })
-    });
+    let written = cursor
+        .seek_to_first()
+        .and_then(|()| outputs.write_all(&mut cursor, None, &mut retention, &mut |_| true, &mut || Ok(())));
     let (tables, _) = outputs.finish_after(written)?;
     let written_bytes = tables.iter().map(|meta| meta.file_bytes).sum();
     tree.amplification.record_flush(0, written_bytes);
@@ -130,7 +92,7 @@ fn install(
     moment: Moment,
 ) -> Result<bool> {
     let handles: Vec<_> = tables.iter().map(|meta| (0, TableHandle::new(meta.clone(), store.tables.clone()))).collect();
-    let mark = moment.mark;
+    let mark = moment.mark();
     let floor = wal.plan_release(flushed_through(store, sealed), mark);
     wal.sync_kept(floor.map_or(0, |floor| floor.segment), mark)?;
     let installed = store.versions.install(
@@ -153,8 +115,8 @@ fn install(
 
 /// Lets go of the log that nothing needs any more: first the manifest says so, then the segments go.
 pub(crate) fn release_log(store: &Store, wal: &Wal) -> Result<()> {
-    let moment = Moment::now(store, wal);
-    let mark = moment.mark;
+    let moment = store.moment(wal);
+    let mark = moment.mark();
     let Some(floor) = wal.plan_release(flushed_through(store, &[]), mark) else { return Ok(()) };
     if store.versions.with_state(|state| state.log_floor.segment) < floor.segment {
         wal.sync_kept(floor.segment, mark)?;

@@ -32,6 +32,7 @@ mod metadata;
 mod metrics;
 #[cfg(all(test, any(siltstone_loom, siltstone_shuttle)))]
 mod models;
+mod moment;
 mod name;
 mod open;
 mod options;

@@ -1,4 +1,5 @@
-//! What the background does, most urgent first: flush, help a compaction, prepare log and memory, compact, remove files.
+//! What the background does, most urgent first: flush, help a compaction, shorten the log, remove files, compact. And, on
+//! a thread of its own, preparing log and memory.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -32,7 +33,6 @@ impl Maintenance {
         }
         Ok(flush::flush_next(store)?
             || help(store)
-            || store.prepare_ahead()
             || self.shorten_log()
             // Before compactions, which would pile up more.
             || purge(store)
@@ -89,22 +89,42 @@ impl Maintenance {
 
 impl Work for Maintenance {
     fn run_one(&self) -> bool {
-        let doing = "background work";
-        match catch_unwind(AssertUnwindSafe(|| self.run())) {
-            Ok(Ok(did_something)) => did_something,
-            Ok(Err(error)) => {
-                self.store.health.fail(doing, &error);
-                self.store.signal.notify();
-                false
-            }
-            Err(_panic) => {
-                // Reads go on; nothing half-done was installed, because installing is the last step of every job.
-                self.store.health.fail(doing, &Error::InvalidArgument("a background thread panicked".to_owned()));
-                self.store.signal.notify();
-                false
-            }
-        }
+        guarded(&self.store, || self.run())
     }
+}
+
+/// Makes ready what writers will need next.
+///
+/// It has a thread of its own because flushes and compactions wait for storage: while all others did, a fast writer used
+/// up what was ready, and then made the log's next file, page by page, inside a put.
+#[derive(Debug)]
+pub(crate) struct Preparation {
+    store: Arc<Store>,
+}
+
+impl Preparation {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        Preparation { store }
+    }
+}
+
+impl Work for Preparation {
+    fn run_one(&self) -> bool {
+        guarded(&self.store, || Ok(!self.store.health.is_stopped() && self.store.prepare_ahead()))
+    }
+}
+
+/// Runs a piece of work; what goes wrong sticks.
+fn guarded(store: &Store, work: impl FnOnce() -> Result<bool>) -> bool {
+    let failed = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(did_something)) => return did_something,
+        Ok(Err(error)) => error,
+        // Reads go on; nothing half-done was installed, because installing is the last step of every job.
+        Err(_panic) => Error::InvalidArgument("a background thread panicked".to_owned()),
+    };
+    store.health.fail("background work", &failed);
+    store.signal.notify();
+    false
 }
 
 /// Takes a part of a compaction that another thread runs.
@@ -128,9 +148,8 @@ fn ran(job: Started) -> Result<()> {
     }
 }
 
-/// Between pieces of a compaction: neither writers nor a flush wait for its end.
+/// Between pieces of a compaction: a flush does not wait for its end.
 fn flush_first(store: &Store) -> Result<()> {
-    store.prepare_ahead();
     if store.flushes.is_empty() { Ok(()) } else { flush::flush_next(store).map(|_| ()) }
 }
 

@@ -13,10 +13,11 @@ use crate::health::Health;
 use crate::key::SeqNo;
 use crate::memtable::{ArenaPool, Memtable};
 use crate::metadata::Metadata;
+use crate::moment::Moment;
 use crate::name::KeyspaceName;
 use crate::options::{KeyspaceOptions, Limits, Options};
 use crate::read::snapshots::SnapshotList;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, RwLock};
 use crate::table::handle::{Purger, TableCache};
 use crate::tenure::Tenure;
@@ -35,6 +36,10 @@ pub(crate) struct Store {
     pub(crate) limits: Limits,
     pub(crate) health: Health,
     pub(crate) signal: Arc<Signal>,
+    /// Tells the thread that prepares log and memory.
+    pub(crate) ahead: Arc<Signal>,
+    /// It was told, and has not looked since.
+    preparation_asked: AtomicBool,
     /// The last published sequence number: what is at or below it is complete in the memtables and tables.
     visible: AtomicU64,
     pub(crate) snapshots: SnapshotList,
@@ -91,8 +96,16 @@ pub(crate) struct Trees {
 static INSTANCES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
 impl Store {
+    /// What is true now; see [`Moment`].
+    pub(crate) fn moment(&self, wal: &Wal) -> Moment {
+        Moment::now(self.visible(), &self.metadata, wal)
+    }
+
     /// Makes ready what writers will need next, log and memory, if it is time for that; whether it was.
     pub(crate) fn prepare_ahead(&self) -> bool {
+        // Before what is needed is looked at; pairs with the exchange in `ask_for_preparation`: who needs something
+        // either is seen below or asks anew.
+        self.preparation_asked.swap(false, Ordering::AcqRel);
         let is_low = self.arenas.is_low();
         if is_low {
             self.arenas.prepare();
@@ -100,10 +113,13 @@ impl Store {
         self.prepare_log() || is_low
     }
 
-    /// Whether [`prepare_ahead`](Self::prepare_ahead) has something to do.
+    /// Tells the thread that prepares, once, when log or memtables will soon go on in what is to be made ready.
     #[inline]
-    pub(crate) fn needs_preparation(&self) -> bool {
-        self.arenas.is_low() || self.wal.as_ref().is_some_and(|wal| wal.needs_spare())
+    pub(crate) fn ask_for_preparation(&self) {
+        let is_needed = self.arenas.is_low() || self.wal.as_ref().is_some_and(|wal| wal.needs_spare());
+        if is_needed && !self.preparation_asked.swap(true, Ordering::AcqRel) {
+            self.ahead.notify();
+        }
     }
 
     fn prepare_log(&self) -> bool {
@@ -125,6 +141,8 @@ impl Store {
             limits: parts.options.limits(),
             health,
             signal: Arc::default(),
+            ahead: Arc::default(),
+            preparation_asked: AtomicBool::new(false),
             visible: AtomicU64::new(parts.last_seqno),
             snapshots: SnapshotList::default(),
             versions: parts.versions,

@@ -187,7 +187,7 @@ fn a_table_of_a_keyspace_that_went_meanwhile_is_not_installed() {
     let ks = keyspace(&db, "ks");
     ks.put("k", "v").unwrap();
     let sealed = vec![ks.tree().view().active.clone()];
-    let moment = Moment::now(store(&db), wal(&db));
+    let moment = store(&db).moment(wal(&db));
     let tables = write_table(store(&db), ks.tree(), &sealed, 1).unwrap();
     assert_eq!(tables.len(), 1);
     assert!(db.drop_keyspace("ks").unwrap());

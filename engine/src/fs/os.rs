@@ -13,8 +13,11 @@ use super::mapping::{MappingWriter, map_read_only};
 use super::writeback;
 use super::{DirEntry, FileLock, FileSystem, LockKind, MappedFile, ReadableFile, WritableFile};
 
-/// How many zeros are written at once when a mapped file is made.
-const ZEROS_BYTES: usize = 256 << 10;
+/// How many zeros are written at once to a file that will be mapped. Linux keeps what is written at once in one piece of
+/// memory, up to a large page, where the filesystem can (ext4 since 6.16), and maps, cleans and maps again such a piece
+/// as one. Measured for 16 MiB on ext4: made writable in 2.6 ms, where faults for each page of a file that was only
+/// reserved took 14; and after a sync again in 0.4 ms, not in 6 to 13.
+const ZEROS_BYTES: usize = 2 << 20;
 
 /// The operating system's files: what a database uses unless told otherwise.
 ///
@@ -156,15 +159,14 @@ fn here(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
-/// Gives `file` a length of `len` zero bytes whose space is its own.
+/// Gives `file` a length of `len` zero bytes whose space is its own, and which are in memory.
 fn reserve(file: &File, len: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     if len > 0 {
         use rustix::{fs::FallocateFlags, io::Errno};
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
-            Ok(()) => return Ok(()),
             // Not every filesystem can; written zeros reserve as well.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -57,10 +57,10 @@ fn scan_back(cursor: &mut dyn Cursor) -> Result<Vec<Entry>> {
     found.reverse();
     newest.reverse();
     assert_ne!(newest.first(), Some(&false), "nothing comes before the first entry");
-    let key = |at: usize| &found[at].0;
-    for at in 1..found.len() {
-        let told_apart = prefix_u64(key(at - 1)) != prefix_u64(key(at));
-        assert!(if newest[at] { key(at - 1) != key(at) } else { !told_apart }, "{:?}", key(at));
+    for (pair, newest) in found.windows(2).zip(newest.iter().skip(1)) {
+        let [before, here] = [&pair[0].0, &pair[1].0];
+        let told_apart = prefix_u64(before) != prefix_u64(here);
+        assert!(if *newest { before != here } else { !told_apart }, "{here:?}");
     }
     Ok(found)
 }

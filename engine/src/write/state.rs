@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::batch::{KeyspaceId, Op, Ops, WriteBatch};
 use crate::error::{Error, Result};
-use crate::flush::Moment;
 use crate::key::{MAX_SEQNO, SeqNo, Trailer, ValueKind};
 use crate::memtable::Memtable;
 use crate::options::Durability;
@@ -37,14 +36,12 @@ pub(crate) struct CommitState {
     last_seqno: SeqNo,
     /// The live keyspaces, by ascending id.
     slots: Vec<Slot>,
-    /// Whether the background knows that something is to be made ready.
-    preparation_asked: bool,
 }
 
 impl CommitState {
     pub(crate) fn new(store: Arc<Store>, log: WalWriter) -> Self {
         let last_seqno = store.visible();
-        CommitState { store, log, last_seqno, slots: Vec::new(), preparation_asked: false }
+        CommitState { store, log, last_seqno, slots: Vec::new() }
     }
 
     /// Writes to `tree` go to its active memtable from now on.
@@ -134,16 +131,6 @@ impl CommitState {
         Ok(Inserted { full, has_metadata })
     }
 
-    /// Tells the background once when the log or a memtable will soon go on in what is to be made ready.
-    #[inline]
-    fn ask_for_preparation(&mut self) {
-        let wanted = self.store.needs_preparation();
-        if wanted && !self.preparation_asked {
-            self.store.signal.notify();
-        }
-        self.preparation_asked = wanted;
-    }
-
     /// After the log's publication: whoever sees an entry and then syncs the log has it on storage.
     fn set_metadata(&self, encoded: &[u8], logged: bool) {
         for op in Ops::new(encoded).flatten() {
@@ -210,7 +197,7 @@ impl CommitState {
             self.log.end_segment();
         }
         if let Some(wal) = &self.store.wal {
-            *slot.tree.sealed_at.lock() = Some(Moment::now(&self.store, wal));
+            *slot.tree.sealed_at.lock() = Some(self.store.moment(wal));
         }
         let next = self.store.new_memtable(&slot.tree.options());
         slot.tree.seal(next.clone());
@@ -241,7 +228,6 @@ impl CommitState {
         if self.last_seqno != seqno {
             return;
         }
-        self.preparation_asked = false;
         if let Err(error) = self.log.give_back_spares() {
             // Nothing needs these files: what is left over is removed when the database is opened the next time.
             tracing::warn!(%error, "giving back log segments");
@@ -280,7 +266,7 @@ impl Commit for CommitState {
         }
         let inserted = self.insert(&request.encoded, first, logged)?;
         self.last_seqno = last;
-        self.ask_for_preparation();
+        self.store.ask_for_preparation();
         self.store.publish(last);
         self.log.publish(last);
         if inserted.has_metadata {

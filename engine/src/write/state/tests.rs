@@ -173,12 +173,30 @@ fn the_background_is_told_once_that_the_log_needs_a_segment() {
     let db = open(&SimFileSystem::new());
     let ks = keyspace(&db, "ks");
     db.wait_for_compaction().unwrap();
-    let told = || store(&db).signal.generation();
+    let told = || store(&db).ahead.generation();
     let before = told();
     ks.put("k", "v").unwrap();
     assert_eq!(told(), before, "nothing is needed yet");
     ks.put("k", vec![1; 140_000]).unwrap();
     assert!(told() > before);
+}
+
+/// A roll waits for the file that is being made, and asks for the next one in the same commit: nothing was ever seen to be
+/// ready in between, and the thread slept until half a second was over.
+#[test]
+fn what_is_needed_again_at_once_is_asked_for_again() {
+    let db = open(&SimFileSystem::new());
+    let ks = keyspace(&db, "ks");
+    db.handle().pools.lock().drain(..).for_each(|mut pool| pool.stop());
+    let told = || store(&db).ahead.generation();
+    let before = told();
+    ks.put("k", vec![1; 140_000]).unwrap();
+    ks.put("k", "v").unwrap();
+    assert_eq!(told(), before + 1, "once for one need");
+    while store(&db).prepare_ahead() {}
+    // It rolls, and needs the segment after the next.
+    ks.put("k", vec![1; 140_000]).unwrap();
+    assert_eq!(told(), before + 2);
 }
 
 #[test]
