@@ -48,6 +48,8 @@ pub(super) struct Spares {
     waiting: Vec<Spare>,
     /// How often the log was synced before the last preparation.
     syncs_before: u64,
+    /// How often the files were given back.
+    given_back: u64,
 }
 
 impl Spares {
@@ -60,6 +62,7 @@ impl Spares {
             last_begun: number,
             waiting: Vec::new(),
             syncs_before: 0,
+            given_back: 0,
         }
     }
 
@@ -70,7 +73,7 @@ impl Spares {
 }
 
 /// The file that is being made ready; whatever comes of it, the next may be made when this is dropped.
-struct Making<'w> {
+pub(super) struct Making<'w> {
     wal: &'w Wal,
     number: u64,
     file_bytes: u64,
@@ -120,19 +123,21 @@ impl Wal {
     pub(crate) fn prepare_spare(&self) -> Result<()> {
         // Relaxed: see `needs_spare`.
         self.needs_spare.store(false, Ordering::Relaxed);
-        while let Some(made) = self.begin_spare().map(|making| self.make_spare(making)) {
-            made?;
+        let asked_in = self.spares.lock().given_back;
+        while let Some(making) = self.begin_spare(asked_in) {
+            self.make_spare(making)?;
         }
         Ok(())
     }
 
-    /// What is to be made next, if it is time for it and nobody else is at it.
-    fn begin_spare(&self) -> Option<Making<'_>> {
+    /// What is to be made next, if it is time for it, nobody else is at it, and files were given back `asked_in` times so
+    /// far: what was asked for before is not wanted any more.
+    pub(super) fn begin_spare(&self, asked_in: u64) -> Option<Making<'_>> {
         let mut spares = self.spares.lock();
         let before_bytes = spares.prepared.back().map(|file| file.len());
         let file_bytes = before_bytes.unwrap_or_else(|| self.next_file_bytes(self.segments.lock().grown_bytes));
         let wanted = if file_bytes == self.options.segment_bytes { PREPARED } else { 1 };
-        if spares.is_making || spares.prepared.len() >= wanted {
+        if spares.is_making || spares.prepared.len() >= wanted || spares.given_back != asked_in {
             return None;
         }
         spares.is_making = true;
@@ -240,6 +245,7 @@ impl Wal {
         }
         // Relaxed: see `needs_spare`.
         self.needs_spare.store(false, Ordering::Relaxed);
+        spares.given_back += 1;
         let next = spares.next_number;
         self.discard_prepared(&mut spares, next)?;
         while let Some((path, file)) = spares.waiting.pop() {

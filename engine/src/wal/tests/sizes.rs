@@ -233,6 +233,7 @@ fn what_is_kept_for_the_next_segments_is_given_back_and_asked_for_again() {
     assert_eq!(names(&fs), ["000004.wal"]);
     assert_eq!(wal.file_bytes(), 4096);
     assert!(!wal.needs_spare(), "not before something is written");
+    assert!(wal.begin_spare(0).is_none(), "who was asked before makes no more");
     let last = segment_files(&fs.crash_clone(Keep::Nothing, 0)).pop();
     assert_eq!(last, Some(segment_path(dir(), 4)), "those with a segment's name durably");
     expected.extend(append(&mut writer, &wal, [1000]));
