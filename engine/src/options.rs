@@ -327,7 +327,8 @@ impl KeyspaceOptions {
         self
     }
 
-    /// How many level-0 tables start a compaction, 1 to 64. Default 4.
+    /// How many level-0 tables start a compaction, 1 to 64: or fewer that hold as much together, where flushes wrote several
+    /// memtables into one. Default 4.
     pub fn level0_trigger(mut self, tables: u32) -> Self {
         self.level0_trigger = tables;
         self

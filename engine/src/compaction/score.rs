@@ -11,6 +11,9 @@ use super::shape::Shape;
 pub(crate) struct LeveledOptions {
     /// How many level-0 tables start a compaction; at least 1.
     pub(crate) level0_trigger: usize,
+    /// The most bytes that level 0 should hold, however few tables that are: a flush that was waited for writes several
+    /// memtables into one.
+    pub(crate) level0_bytes: u64,
     /// How many times larger each level is than the one above; at least 2.
     pub(crate) level_ratio: u64,
     /// Whether targets follow the size of the bottom level, upwards, instead of `base_bytes`, downwards.
@@ -29,11 +32,17 @@ impl LeveledOptions {
     /// The options of a keyspace whose memtables are sealed at `memtable_bytes`.
     pub(crate) fn new(options: &KeyspaceOptions, memtable_bytes: u64) -> Self {
         let target_table_bytes = (memtable_bytes / 2).clamp(64 << 10, 64 << 20);
+        let level0_trigger = options.level0_trigger.max(1);
+        let base_bytes = options.base_level_bytes.unwrap_or(memtable_bytes.saturating_mul(4)).max(1);
+        // A memtable of small entries becomes a table of about seven tenths of its size, one of large ones of nineteen
+        // twentieths.
+        let flushed_bytes = (memtable_bytes / 4).saturating_mul(3);
         LeveledOptions {
-            level0_trigger: options.level0_trigger.max(1) as usize,
+            level0_trigger: level0_trigger as usize,
+            level0_bytes: flushed_bytes.saturating_mul(level0_trigger.into()).clamp(1, base_bytes),
             level_ratio: u64::from(options.level_ratio.max(2)),
             dynamic_levels: options.dynamic_levels,
-            base_bytes: options.base_level_bytes.unwrap_or(memtable_bytes.saturating_mul(4)).max(1),
+            base_bytes,
             target_table_bytes: options.target_table_bytes.unwrap_or(target_table_bytes).max(1),
             compress_bottom: options.compression == Compression::Lz4Bottom,
             pick_order: options.pick_order,
@@ -102,7 +111,7 @@ fn level0_score(shape: &Shape, options: &LeveledOptions) -> f64 {
     // Of the tables of one ingest a reader meets one, as of a level: they count together.
     let runs = shape.tables(0).chunk_by(|a, b| a.meta.max_seqno == b.meta.max_seqno);
     let idle = runs.filter(|run| run.iter().any(|table| !shape.is_busy(table))).count();
-    ratio(idle as u64, options.level0_trigger as u64).max(ratio(shape.idle_bytes(0), options.base_bytes))
+    ratio(idle as u64, options.level0_trigger as u64).max(ratio(shape.idle_bytes(0), options.level0_bytes))
 }
 
 /// The base level and the targets. With dynamic levels (RocksDB's `level_compaction_dynamic_level_bytes`) the bottom
@@ -168,6 +177,7 @@ mod tests {
     fn options() -> LeveledOptions {
         LeveledOptions {
             level0_trigger: 4,
+            level0_bytes: 1000,
             level_ratio: 10,
             dynamic_levels: true,
             base_bytes: 1000,
@@ -233,7 +243,7 @@ mod tests {
         let version = Version::empty().apply(tables.collect(), &[]);
         let runs: Vec<usize> = version.level0_runs().map(<[_]>::len).collect();
         assert_eq!(runs, [3, 1]);
-        let large_base = LeveledOptions { base_bytes: 1 << 30, ..options() };
+        let large_base = LeveledOptions { level0_bytes: 1 << 30, ..options() };
         assert_eq!(Scores::new(&Shape::new(&version, &[]), &large_base).scores[0], 0.5);
     }
 
@@ -250,6 +260,9 @@ mod tests {
     fn defaults_come_from_the_memtable() {
         let options = LeveledOptions::new(&KeyspaceOptions::new(), 64 << 20);
         assert_eq!((options.base_bytes, options.target_table_bytes), (256 << 20, 32 << 20));
+        assert_eq!(options.level0_bytes, 192 << 20, "four tables of common size");
         assert_eq!(LeveledOptions::new(&KeyspaceOptions::new(), 1).target_table_bytes, 64 << 10);
+        let small_base = KeyspaceOptions::new().base_level_bytes(1 << 20);
+        assert_eq!(LeveledOptions::new(&small_base, 64 << 20).level0_bytes, 1 << 20);
     }
 }

@@ -87,6 +87,7 @@ impl Tree {
         let memtable_bytes = memtable_entries as u64 * PUT_BYTES;
         let options = LeveledOptions {
             level0_trigger: 4,
+            level0_bytes: memtable_bytes * 4,
             level_ratio: 10,
             dynamic_levels,
             base_bytes: memtable_bytes * 4,

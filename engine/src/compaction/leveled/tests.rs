@@ -12,6 +12,7 @@ use crate::version::version::testing::table;
 fn options() -> LeveledOptions {
     LeveledOptions {
         level0_trigger: 4,
+        level0_bytes: 4000,
         level_ratio: 10,
         dynamic_levels: true,
         base_bytes: 4000,
