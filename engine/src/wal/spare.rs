@@ -18,7 +18,7 @@ const MAX_SPARES: usize = 1;
 
 /// How many files of full size are made ready ahead: enough for what a writer fills while the background waits for
 /// storage. Before the log has grown up it is one, since a small database may never need it.
-const PREPARED: usize = 2;
+const PREPARED: usize = 3;
 
 /// A new file is written once before its use if the log was synced more often than once in this many bytes of it: space
 /// that is only reserved has to be marked as written by the first sync after it is used, which commits the filesystem's

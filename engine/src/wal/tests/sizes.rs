@@ -192,7 +192,7 @@ fn at_most_one_file_of_full_size_waits_for_its_use() {
     wal.prepare_spare().unwrap();
     let floor = floor_segment(&wal, 13).unwrap();
     wal.release_below(floor);
-    assert_eq!(names(&fs), ["000001.spare", "000005.wal", "000006.wal", "000007.wal"]);
+    assert_eq!(names(&fs), ["000001.spare", "000005.wal", "000006.wal", "000007.wal", "000008.wal"]);
     // An oversize record takes the first prepared file's place; there is no room for that among the spare ones, and none
     // may be left behind it.
     append(&mut writer, &wal, [10_000]);
@@ -360,13 +360,13 @@ fn a_file_that_a_roll_took_is_not_prepared_again() {
     wal.prepare_spare().unwrap();
     taken.write_at(0, b"the roll's").unwrap();
     assert!(fs.read(&dir().join("000002.wal")).unwrap().starts_with(b"the roll's"), "its file was replaced");
-    let prepared: Vec<_> = (1..=4).map(|number| segment_path(dir(), number)).collect();
+    let prepared: Vec<_> = (1..=5).map(|number| segment_path(dir(), number)).collect();
     assert_eq!(segment_files(&fs), prepared, "the files prepared are those of the next segments");
     drop(writer);
 }
 
 #[test]
-fn two_full_grown_files_are_ready_and_one_small_one() {
+fn three_full_grown_files_are_ready_and_one_small_one() {
     let fs = sim();
     let (wal, mut writer) = new_log(&fs, 1 << 20);
     let prepared = || {
@@ -375,9 +375,9 @@ fn two_full_grown_files_are_ready_and_one_small_one() {
     };
     assert_eq!((prepared(), prepared()), (1, 1));
     append(&mut writer, &wal, [200_000; 2]);
-    assert_eq!((wal.active_segment(), prepared(), prepared()), (2, 2, 2));
+    assert_eq!((wal.active_segment(), prepared(), prepared()), (2, 3, 3));
     append(&mut writer, &wal, [500_000; 2]);
-    assert_eq!((wal.active_segment(), prepared()), (3, 2));
+    assert_eq!((wal.active_segment(), prepared()), (3, 3));
     let calls = fs.call_count();
     append(&mut writer, &wal, [500_000; 4]);
     assert_eq!(wal.active_segment(), 5);
