@@ -34,9 +34,9 @@ impl LeveledOptions {
         let target_table_bytes = (memtable_bytes / 2).clamp(64 << 10, 64 << 20);
         let level0_trigger = options.level0_trigger.max(1);
         let base_bytes = options.base_level_bytes.unwrap_or(memtable_bytes.saturating_mul(4)).max(1);
-        // A memtable of small entries becomes a table of about seven tenths of its size, one of large ones of nineteen
+        // More than three memtables hold, and no more than four of large entries do, of which a table takes nineteen
         // twentieths.
-        let flushed_bytes = (memtable_bytes / 4).saturating_mul(3);
+        let flushed_bytes = (memtable_bytes / 8).saturating_mul(7);
         LeveledOptions {
             level0_trigger: level0_trigger as usize,
             level0_bytes: flushed_bytes.saturating_mul(level0_trigger.into()).clamp(1, base_bytes),
@@ -260,7 +260,7 @@ mod tests {
     fn defaults_come_from_the_memtable() {
         let options = LeveledOptions::new(&KeyspaceOptions::new(), 64 << 20);
         assert_eq!((options.base_bytes, options.target_table_bytes), (256 << 20, 32 << 20));
-        assert_eq!(options.level0_bytes, 192 << 20, "four tables of common size");
+        assert_eq!(options.level0_bytes, 224 << 20);
         assert_eq!(LeveledOptions::new(&KeyspaceOptions::new(), 1).target_table_bytes, 64 << 10);
         let small_base = KeyspaceOptions::new().base_level_bytes(1 << 20);
         assert_eq!(LeveledOptions::new(&small_base, 64 << 20).level0_bytes, 1 << 20);
