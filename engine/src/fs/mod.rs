@@ -137,6 +137,18 @@ pub trait MappedFile: Debug + Send {
     /// Copies `bytes` to `offset`. [`io::ErrorKind::InvalidInput`] if they do not fit in the file.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
+    /// Has the whole file, which holds nothing but zeros yet, in memory, in pieces as large as the system can keep: then
+    /// writing to all of it for the first time is cheap, and a sync of a little of it writes a whole piece. Does nothing
+    /// where there is no such difference.
+    fn fill(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Whether a sync of a little of the file writes a whole piece, because it was [filled](MappedFile::fill).
+    fn is_filled(&self) -> bool {
+        false
+    }
+
     /// A handle that makes written ranges durable, usable from other threads while writing goes on.
     fn syncer(&self) -> Arc<dyn MappedSync>;
 }

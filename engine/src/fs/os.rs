@@ -9,15 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::mapping::{MappingWriter, map_read_only};
+use super::mapping::{MappingWriter, map_read_only, write_zeros};
 use super::writeback;
 use super::{DirEntry, FileLock, FileSystem, LockKind, MappedFile, ReadableFile, WritableFile};
 
-/// How many zeros are written at once to a file that will be mapped. Linux keeps what is written at once in one piece of
-/// memory, up to a large page, where the filesystem can (ext4 since 6.16), and maps, cleans and maps again such a piece
-/// as one. Measured for 16 MiB on ext4: made writable in 2.6 ms, where faults for each page of a file that was only
-/// reserved took 14; and after a sync again in 0.4 ms, not in 6 to 13.
-const ZEROS_BYTES: usize = 2 << 20;
+/// How many zeros are written at once where space cannot be reserved otherwise.
+const ZEROS_BYTES: usize = 256 << 10;
 
 /// The operating system's files: what a database uses unless told otherwise.
 ///
@@ -57,7 +54,7 @@ impl FileSystem for OsFileSystem {
             _ => {}
         }
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        let mapped = reserve(&file, len).and_then(|()| MappingWriter::new(&file, len));
+        let mapped = reserve(&file, len).and_then(|()| MappingWriter::new(file, len));
         match mapped {
             Ok(writer) => Ok(Box::new(writer)),
             Err(error) => {
@@ -159,25 +156,19 @@ fn here(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
-/// Gives `file` a length of `len` zero bytes whose space is its own, and which are in memory.
+/// Gives `file` a length of `len` zero bytes whose space is its own.
 fn reserve(file: &File, len: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     if len > 0 {
         use rustix::{fs::FallocateFlags, io::Errno};
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+            Ok(()) => return Ok(()),
             // Not every filesystem can; written zeros reserve as well.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let zeros = vec![0; ZEROS_BYTES.min(usize::try_from(len).unwrap_or(ZEROS_BYTES))];
-    let mut offset = 0;
-    while offset < len {
-        let part = (len - offset).min(zeros.len() as u64);
-        file.write_all_at(&zeros[..part as usize], offset)?;
-        offset += part;
-    }
-    Ok(())
+    write_zeros(file, len, ZEROS_BYTES)
 }
 
 #[derive(Debug)]
@@ -272,7 +263,9 @@ mod tests {
         let path = dir.path().join("m");
         let len = ZEROS_BYTES as u64 + 10;
         let mut file = OsFileSystem.create_mapped(&path, len).unwrap();
-        assert_eq!(file.len(), len);
+        assert_eq!((file.len(), file.is_filled()), (len, false));
+        file.fill().unwrap();
+        assert_eq!((std::fs::metadata(&path).unwrap().len(), file.is_filled()), (len, true));
         file.write_at(len - 4, b"silt").unwrap();
         for (offset, bytes) in [(len - 3, &b"silt"[..]), (len + 1, b""), (u64::MAX, b"x")] {
             assert_eq!(file.write_at(offset, bytes).unwrap_err().kind(), io::ErrorKind::InvalidInput);

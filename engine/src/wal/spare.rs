@@ -20,9 +20,11 @@ const MAX_SPARES: usize = 1;
 /// storage. Before the log has grown up it is one, since a small database may never need it.
 const PREPARED: usize = 3;
 
-/// A new file is written once before its use if the log was synced more often than once in this many bytes of it: space
-/// that is only reserved has to be marked as written by the first sync after it is used, which commits the filesystem's
-/// journal and so costs about as much as writing some hundred KiB. (Ext4 and XFS work so.)
+/// The log is synced often if that was more than once in this many bytes of it. Then a new file is written to storage once
+/// before its use: space that is only reserved has to be marked as written by the first sync after it is used, which
+/// commits the filesystem's journal and so costs about as much as writing some hundred KiB. (Ext4 and XFS work so.) Else
+/// it is [filled](MappedFile::fill): measured for 16 MiB on ext4, it is writable after 2.6 ms instead of 14, and after a
+/// sync again in 0.4 ms instead of 6 to 13; but each sync writes 2 MiB, which took two thirds of 8,300 synced puts a second.
 const WRITTEN_BYTES_A_SYNC: u64 = 256 << 10;
 
 /// The unit in which the system makes mapped memory writable, on the machines we know; a larger one only warms more at
@@ -151,11 +153,18 @@ impl Wal {
 
     fn make_spare(&self, mut making: Making<'_>) -> Result<()> {
         let Making { number, file_bytes, syncs_since, .. } = making;
+        let is_synced_often = file_bytes < syncs_since.saturating_mul(WRITTEN_BYTES_A_SYNC);
+        if let Some((path, _)) = making.spare.take_if(|(_, file)| is_synced_often && file.is_filled()) {
+            self.fs.remove_file(&path).map_err(Error::io("remove log segment", &path))?;
+        }
         let is_new = making.spare.is_none();
         let mut file = self.segment_file(making.spare.take(), number, file_bytes)?;
         let mut prepare = || {
+            if is_new && !is_synced_often {
+                file.fill()?;
+            }
             warm(&mut *file)?;
-            if is_new && file_bytes < syncs_since.saturating_mul(WRITTEN_BYTES_A_SYNC) {
+            if is_new && is_synced_often {
                 file.syncer().sync(0..file_bytes)?;
                 // What was written back is write-protected again.
                 warm(&mut *file)?;
