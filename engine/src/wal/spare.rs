@@ -125,8 +125,13 @@ impl Wal {
     pub(crate) fn prepare_spare(&self) -> Result<()> {
         // Relaxed: see `needs_spare`.
         self.needs_spare.store(false, Ordering::Relaxed);
-        let asked_in = self.spares.lock().given_back;
-        while let Some(making) = self.begin_spare(asked_in) {
+        let (asked_in, syncs_since) = {
+            let mut spares = self.spares.lock();
+            // Relaxed: a figure.
+            let syncs = self.sync_count.load(Ordering::Relaxed);
+            (spares.given_back, syncs - std::mem::replace(&mut spares.syncs_before, syncs))
+        };
+        while let Some(making) = self.begin_spare(asked_in, syncs_since) {
             self.make_spare(making)?;
         }
         Ok(())
@@ -134,7 +139,7 @@ impl Wal {
 
     /// What is to be made next, if it is time for it, nobody else is at it, and files were given back `asked_in` times so
     /// far: what was asked for before is not wanted any more.
-    pub(super) fn begin_spare(&self, asked_in: u64) -> Option<Making<'_>> {
+    pub(super) fn begin_spare(&self, asked_in: u64, syncs_since: u64) -> Option<Making<'_>> {
         let mut spares = self.spares.lock();
         let before_bytes = spares.prepared.back().map(|file| file.len());
         let file_bytes = before_bytes.unwrap_or_else(|| self.next_file_bytes(self.segments.lock().grown_bytes));
@@ -143,9 +148,6 @@ impl Wal {
             return None;
         }
         spares.is_making = true;
-        // Relaxed: a figure.
-        let syncs = self.sync_count.load(Ordering::Relaxed);
-        let syncs_since = syncs - std::mem::replace(&mut spares.syncs_before, syncs);
         let number = spares.next_number + spares.prepared.len() as u64;
         spares.last_begun = spares.last_begun.max(number);
         Some(Making { wal: self, number, file_bytes, syncs_since, spare: spares.take_waiting(file_bytes), made: None })
@@ -309,6 +311,12 @@ impl Wal {
         file.write_at(0, &header.encode()).map_err(Error::io("start log segment", &path))?;
         let (end, backing) = (AtomicU64::new(HEADER_BYTES), Backing::Mapped(file.syncer()));
         Ok(Arc::new(Segment { number, path, prev_seqno, file_bytes, end, backing }))
+    }
+
+    /// Which of the prepared files are filled, in order.
+    #[cfg(test)]
+    pub(super) fn filled(&self) -> Vec<bool> {
+        self.spares.lock().prepared.iter().map(|file| file.is_filled()).collect()
     }
 
     /// Bytes of files that wait for their use as segments.

@@ -233,7 +233,7 @@ fn what_is_kept_for_the_next_segments_is_given_back_and_asked_for_again() {
     assert_eq!(names(&fs), ["000004.wal"]);
     assert_eq!(wal.file_bytes(), 4096);
     assert!(!wal.needs_spare(), "not before something is written");
-    assert!(wal.begin_spare(0).is_none(), "who was asked before makes no more");
+    assert!(wal.begin_spare(0, 0).is_none(), "who was asked before makes no more");
     let last = segment_files(&fs.crash_clone(Keep::Nothing, 0)).pop();
     assert_eq!(last, Some(segment_path(dir(), 4)), "those with a segment's name durably");
     expected.extend(append(&mut writer, &wal, [1000]));
@@ -384,6 +384,26 @@ fn three_full_grown_files_are_ready_and_one_small_one() {
     assert_eq!(fs.call_count() - calls, 4 + 4 + 2, "writes of header and payload, and of segment headers: no new file");
 }
 
+/// Of a filled file each sync writes two megabytes, also of one that is used again.
+#[test]
+fn files_are_filled_where_the_log_is_not_synced_often() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = Arc::new(crate::fs::OsFileSystem);
+    let (wal, mut writer) = create(fs, dir.path(), 7, 1, 0, options(64 << 10)).unwrap();
+    append(&mut writer, &wal, [40_000; 3]);
+    wal.prepare_spare().unwrap();
+    assert_eq!(wal.filled(), [true; 3]);
+    append(&mut writer, &wal, [40_000; 4]);
+    wal.sync_all().unwrap();
+    wal.release_below(floor_segment(&wal, wal.last_logged_seqno()).unwrap());
+    for _ in 0..20 {
+        append(&mut writer, &wal, [10]);
+        wal.sync_all().unwrap();
+    }
+    wal.prepare_spare().unwrap();
+    assert_eq!(wal.filled(), [false; 3]);
+}
+
 /// Space that is only reserved costs each sync a commit of the filesystem's journal; writing it before costs a write of
 /// the whole file. So a file is written ahead if the log is synced often, and only then, and only if it is new.
 #[test]
@@ -404,7 +424,7 @@ fn new_files_are_written_ahead_where_syncs_pay_for_it() {
         append(&mut writer, &wal, [1000]);
         wal.sync_all().unwrap();
     }
-    assert_eq!(syncs_of_preparation(), 1, "eight syncs since then, in 1 MiB");
+    assert_eq!(syncs_of_preparation(), 3, "eight syncs since then, in 1 MiB: each of the files that are made now");
     append(&mut writer, &wal, [900_000; 2]);
     assert_eq!(syncs_of_preparation(), 0, "none since then");
     append(&mut writer, &wal, [900_000; 2]);
@@ -414,5 +434,5 @@ fn new_files_are_written_ahead_where_syncs_pay_for_it() {
     }
     let floor = floor_segment(&wal, wal.last_logged_seqno()).unwrap();
     wal.release_below(floor);
-    assert_eq!(syncs_of_preparation(), 0, "a recycled file was written before");
+    assert_eq!(syncs_of_preparation(), 1, "of two files one is recycled, and was written before");
 }
