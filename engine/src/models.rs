@@ -3,7 +3,7 @@
 //! With `shuttle` (`--cfg siltstone_shuttle`) whole parts, up to an open database on the simulated filesystem, run under
 //! thousands of random schedules; every lock, atomic, wait and call of the filesystem is a place to switch. Every atomic
 //! is sequentially consistent there. With `loom` (`--cfg siltstone_loom`) two or three threads run the two protocols
-//! that are made of memory orders, the commit queue and the tree of the memtable, through every interleaving with at
+//! that are made of memory orders, the commit queue and the memtable's tree with its index, through every interleaving with at
 //! most a set number of preemptions, and every load may answer with any value that its order allows.
 //!
 //! `tests/models` runs them. `SILTSTONE_SCHEDULES` multiplies the schedules of each shuttle model, `SILTSTONE_SEED`

@@ -3,10 +3,12 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{self, Layout};
-use std::ptr::{self, NonNull};
+use std::marker::PhantomData;
+use std::mem::needs_drop;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::prefetch::prefetch_next_write;
+use crate::prefetch::{LINE_BYTES, prefetch_next_write};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
@@ -35,8 +37,9 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// The size of a page, or a part of it.
 const PAGE_BYTES: usize = 4 << 10;
 
-/// How many chunks are made ready ahead: what a fast writer fills while the background waits for storage.
-const READY_CHUNKS: usize = 4;
+/// How many chunks are made ready ahead: what a fast writer fills while the background waits for storage, an index of its
+/// memtable included.
+const READY_CHUNKS: usize = 6;
 
 impl Chunk {
     fn new(bytes: usize) -> Self {
@@ -51,7 +54,7 @@ impl Chunk {
     }
 
     fn layout(bytes: usize) -> Layout {
-        let align = if bytes.is_multiple_of(HUGE_PAGE_BYTES) { HUGE_PAGE_BYTES } else { align_of::<u64>() };
+        let align = if bytes.is_multiple_of(HUGE_PAGE_BYTES) { HUGE_PAGE_BYTES } else { LINE_BYTES };
         // Only a size near the whole address space would not fit, and no entry comes near that.
         Layout::from_size_align(bytes.max(1), align).unwrap_or(Layout::new::<u64>())
     }
@@ -204,22 +207,7 @@ impl Arena {
         self.reserved_bytes
     }
 
-    /// Copies `key` and, right after it, `value`. The answer points to the key and stays valid, with these contents,
-    /// until the arena is dropped.
-    #[inline]
-    pub(super) fn copy(&mut self, key: &[u8], value: &[u8]) -> NonNull<u8> {
-        let bytes = key.len() + value.len();
-        let place = if bytes <= self.free_bytes { self.bump(bytes) } else { self.reserve(bytes) };
-        // SAFETY: `place` has room for `bytes` bytes of a chunk that nothing else was given, so it neither overlaps the
-        // arguments nor anything a reader sees.
-        unsafe {
-            ptr::copy_nonoverlapping(key.as_ptr(), place.as_ptr(), key.len());
-            ptr::copy_nonoverlapping(value.as_ptr(), place.as_ptr().add(key.len()), value.len());
-        }
-        place
-    }
-
-    /// Room for `bytes` bytes at a multiple of `align`, a power of two. Uninitialised.
+    /// Room for `bytes` bytes at a multiple of `align`, a power of two up to a cache line. Uninitialised.
     #[inline]
     pub(super) fn allocate(&mut self, bytes: usize, align: usize) -> NonNull<u8> {
         let padding = self.free.as_ptr().align_offset(align);
@@ -229,11 +217,8 @@ impl Arena {
             prefetch_next_write(self.free.as_ptr());
             return place;
         }
-        // A new chunk may begin anywhere, so ask for room to align in.
-        let place = self.reserve(bytes + align);
-        let padding = place.as_ptr().align_offset(align);
-        // SAFETY: `padding` is less than `align`, and `bytes + align` bytes were reserved.
-        unsafe { place.add(padding) }
+        debug_assert!(align <= LINE_BYTES, "chunks begin with a cache line");
+        self.reserve(bytes)
     }
 
     /// Takes the next `bytes`, which must not be more than `free_bytes`.
@@ -277,12 +262,77 @@ impl Drop for Arena {
     }
 }
 
+/// A fixed number of `T`, which lie in one chunk or in several of the pool's, and need not be dropped.
+#[derive(Debug)]
+pub(super) struct Slab<T> {
+    chunks: Vec<Chunk>,
+    /// How many of them lie in one chunk, as a power of two.
+    chunk_len_log2: u32,
+    pool: Arc<ArenaPool>,
+    content: PhantomData<T>,
+}
+
+// SAFETY: all that is done with a shared slab is to share what it holds.
+unsafe impl<T: Sync> Sync for Slab<T> {}
+
+impl<T> Slab<T> {
+    /// About `bytes` bytes of what `make` makes: as many chunks of the pool as come next to it, or else a power of two.
+    pub(super) fn new(pool: &Arc<ArenaPool>, bytes: usize, make: impl Fn() -> T) -> Self {
+        const { assert!(size_of::<T>().is_power_of_two() && align_of::<T>() <= LINE_BYTES && !needs_drop::<T>()) };
+        let chunks: Vec<Chunk> = match (bytes + pool.chunk_bytes / 2) / pool.chunk_bytes {
+            0 => vec![Chunk::new(1 << bytes.max(size_of::<T>()).ilog2())],
+            count => (0..count).map(|_| pool.take()).collect(),
+        };
+        let chunk_bytes = chunks[0].bytes;
+        let len = chunk_bytes / size_of::<T>();
+        for chunk in &chunks {
+            // SAFETY: the chunk has room for `len` of `T`, is aligned to cache lines or more, and nobody else has it.
+            (0..len).for_each(|at| unsafe { chunk.start.cast::<T>().add(at).write(make()) });
+        }
+        Slab { chunks, chunk_len_log2: len.ilog2(), pool: Arc::clone(pool), content: PhantomData }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.chunks.len() << self.chunk_len_log2
+    }
+
+    /// Memory held, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.len() * size_of::<T>()
+    }
+
+    /// The one at `at`, which is below [`len`](Self::len).
+    #[inline]
+    pub(super) fn at(&self, at: usize) -> &T {
+        let chunk = &self.chunks[at >> self.chunk_len_log2];
+        // SAFETY: `new` wrote so many into each chunk.
+        unsafe { chunk.start.cast::<T>().add(at & ((1 << self.chunk_len_log2) - 1)).as_ref() }
+    }
+}
+
+impl<T> Drop for Slab<T> {
+    fn drop(&mut self) {
+        self.pool.give_back(std::mem::take(&mut self.chunks));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const CHUNK_BYTES: usize = 1 << 20;
     const LARGE_BYTES: usize = CHUNK_BYTES / LARGE_SHARE;
+
+    fn copy(arena: &mut Arena, key: &[u8], value: &[u8]) -> NonNull<u8> {
+        let place = arena.allocate(key.len() + value.len(), 1);
+        // SAFETY: the arena gave room for both.
+        unsafe {
+            place.copy_from_nonoverlapping(NonNull::from(key).cast(), key.len());
+            place.add(key.len()).copy_from_nonoverlapping(NonNull::from(value).cast(), value.len());
+        }
+        place
+    }
 
     fn read(place: NonNull<u8>, bytes: usize) -> Vec<u8> {
         // SAFETY: the tests read what `copy` has just written, while the arena lives.
@@ -297,7 +347,7 @@ mod tests {
         for round in 0..20u8 {
             for (i, &size) in sizes.iter().enumerate() {
                 let (key, value) = (vec![round; size / 2], vec![i as u8 ^ 0x55; size - size / 2]);
-                places.push((arena.copy(&key, &value), [key, value].concat()));
+                places.push((copy(&mut arena, &key, &value), [key, value].concat()));
             }
         }
         for (place, expected) in &places {
@@ -326,14 +376,14 @@ mod tests {
     fn chunks_double_and_large_entries_do_not_end_the_current_chunk() {
         let mut arena = Arena::new(&Arc::new(ArenaPool::new(0, CHUNK_BYTES)));
         assert_eq!(arena.reserved_bytes(), 0);
-        let first = arena.copy(b"k", b"v");
+        let first = copy(&mut arena, b"k", b"v");
         assert_eq!(arena.reserved_bytes(), FIRST_CHUNK_BYTES);
-        arena.copy(b"", &vec![0; LARGE_BYTES + 1]);
-        assert_eq!(arena.copy(b"k", b"v"), first.map_addr(|a| a.saturating_add(2)));
+        copy(&mut arena, b"", &vec![0; LARGE_BYTES + 1]);
+        assert_eq!(copy(&mut arena, b"k", b"v"), first.map_addr(|a| a.saturating_add(2)));
         let mut chunks = Vec::new();
         while chunks.last() != Some(&CHUNK_BYTES) {
             let before = arena.reserved_bytes();
-            arena.copy(&[0; 100], b"");
+            copy(&mut arena, &[0; 100], b"");
             chunks.extend(Some(arena.reserved_bytes() - before).filter(|&grown| grown > 0));
         }
         assert_eq!(chunks, (13..=20).map(|bits| 1 << bits).collect::<Vec<_>>());
@@ -344,26 +394,26 @@ mod tests {
         let pool = Arc::new(ArenaPool::new(4 * CHUNK_BYTES, CHUNK_BYTES));
         let mut arena = Arena::new(&pool);
         for _ in 0..30 {
-            arena.copy(b"", &[1; LARGE_BYTES]);
+            copy(&mut arena, b"", &[1; LARGE_BYTES]);
         }
         assert!(arena.chunks.len() > 4);
         drop(arena);
         assert_eq!(pool.bytes(), 2 * CHUNK_BYTES);
         let mut arena = Arena::new(&pool);
         for _ in 0..4 {
-            arena.copy(b"", &[1; LARGE_BYTES]);
+            copy(&mut arena, b"", &[1; LARGE_BYTES]);
         }
         assert_eq!(pool.bytes(), CHUNK_BYTES, "the second memtable took one");
     }
 
     #[test]
     fn chunks_are_made_ready_when_few_are_left_and_within_the_bound() {
-        let pool = Arc::new(ArenaPool::new(8 * CHUNK_BYTES, CHUNK_BYTES));
+        let pool = Arc::new(ArenaPool::new(16 * CHUNK_BYTES, CHUNK_BYTES));
         assert!(!pool.is_low(), "a pool that nobody uses needs nothing");
         let mut arenas: Vec<Arena> = (0..2).map(|_| Arena::new(&pool)).collect();
         let grow = |arena: &mut Arena| {
             for _ in 0..8 {
-                arena.copy(&[1; CHUNK_BYTES / 8], b"");
+                copy(arena, &[1; CHUNK_BYTES / 8], b"");
             }
         };
         grow(&mut arenas[0]);
@@ -371,15 +421,36 @@ mod tests {
         let in_use = pool.chunks.lock().in_use;
         pool.prepare();
         assert!(!pool.is_low());
-        assert_eq!(pool.bytes(), (READY_CHUNKS * CHUNK_BYTES).min((8 - in_use) * CHUNK_BYTES));
+        assert_eq!(pool.bytes(), (READY_CHUNKS * CHUNK_BYTES).min((16 - in_use) * CHUNK_BYTES));
         let ready = pool.bytes() / CHUNK_BYTES;
         grow(&mut arenas[1]);
         assert!(pool.bytes() / CHUNK_BYTES < ready, "they are used");
-        while pool.chunks.lock().in_use < 8 {
+        while pool.chunks.lock().in_use < 16 {
             grow(&mut arenas[1]);
         }
         assert!(!pool.is_low(), "no more than the bound allows");
         pool.prepare();
         assert_eq!(pool.bytes(), 0);
+    }
+
+    #[test]
+    fn slabs_take_whole_chunks_or_less_than_one_and_give_them_back() {
+        for (bytes, expected) in
+            [(0, 8), (8, 8), (100, 64), (CHUNK_BYTES / 2 - 1, CHUNK_BYTES / 4), (CHUNK_BYTES / 2, CHUNK_BYTES)]
+        {
+            let slab = Slab::new(&Arc::new(ArenaPool::new(0, CHUNK_BYTES)), bytes, || 7u64);
+            assert_eq!((slab.bytes(), slab.len()), (expected, expected / 8), "{bytes}");
+            assert!((0..slab.len()).all(|at| *slab.at(at) == 7));
+        }
+        let pool = Arc::new(ArenaPool::new(16 * CHUNK_BYTES, CHUNK_BYTES));
+        let slab = Slab::new(&pool, 5 * CHUNK_BYTES / 2, || AtomicBool::new(false));
+        assert_eq!((slab.bytes(), pool.chunks.lock().in_use), (3 * CHUNK_BYTES, 3));
+        for at in (0..slab.len()).step_by(4099) {
+            assert!(!slab.at(at).swap(true, Ordering::Relaxed), "{at} is another one's place");
+        }
+        drop(slab);
+        assert_eq!((pool.bytes(), pool.chunks.lock().in_use), (3 * CHUNK_BYTES, 0));
+        let again = Slab::new(&pool, CHUNK_BYTES, || AtomicBool::new(false));
+        assert!((0..again.len()).all(|at| !again.at(at).load(Ordering::Relaxed)), "what was there before is gone");
     }
 }

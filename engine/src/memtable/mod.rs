@@ -7,35 +7,27 @@
 
 mod arena;
 mod btree;
+mod index;
+mod record;
 mod skiplist;
 #[cfg(test)]
 mod tests;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::table::filter::AtomicFilter;
 pub(crate) use arena::ArenaPool;
 use btree::{BTree, BTreeCursor};
+use index::Indexed;
+use record::Record;
 use skiplist::{SkipList, SkipListCursor};
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::cursor::{Aim, Cursor};
 use crate::error::Result;
-use crate::key::{Lookup, SeqNo, Trailer, hash_key};
+use crate::key::{Lookup, SeqNo, Trailer};
 use crate::options::MemtableKind;
-
-/// How many bytes of memtable an entry is expected to take when the filter is sized.
-const EXPECTED_ENTRY_BYTES: usize = 100;
-
-/// About 1 % false positives.
-const FILTER_BITS_PER_KEY: u32 = 10;
-
-/// The filter is built when the memtable holds a 256th of the entries it is sized for, but within these bounds: a
-/// smaller memtable is searched as fast, a filter must not outweigh the entries it is for, and the one write that
-/// builds it must not take long.
-const FILTER_THRESHOLD: (usize, usize) = (256, 4096);
 
 /// A structure that holds the entries of a memtable.
 trait Representation: Send + Sync + Sized + 'static {
@@ -45,15 +37,16 @@ trait Representation: Send + Sync + Sized + 'static {
     /// An empty one, which takes large chunks of memory from `pool`.
     fn new(pool: &Arc<ArenaPool>) -> Self;
 
-    /// Adds an entry. `before_visible` runs before any reader can meet it, and never at the same time as that of
-    /// another insertion. An entry with the same key and trailer as one that is there changes nothing.
-    fn insert(&self, key: &[u8], trailer: Trailer, value: &[u8], before_visible: impl FnOnce(&Self));
+    /// Adds an entry. `before_visible` hears of its record before any reader can meet it, and never at the same time as
+    /// that of another insertion. An entry with the same key and trailer as one that is there changes nothing.
+    fn insert(&self, key: &[u8], trailer: Trailer, value: &[u8], before_visible: impl FnOnce(&Self, &Record));
 
     /// The newest entry of a key at or below a sequence number.
-    fn get(&self, lookup: &Lookup) -> Option<(Trailer, &[u8])>;
+    fn get(&self, lookup: &Lookup) -> Option<&Record>;
 
-    /// Visits the user key of every entry, in order, versions included.
-    fn for_each_key(&self, visit: impl FnMut(&[u8]));
+    /// Visits the record of every entry, in order, versions included. Inside an insertion only, so that nothing changes
+    /// meanwhile.
+    fn for_each(&self, visit: impl FnMut(&Record));
 
     /// Memory held, in bytes, the allocator's overhead included as far as it can be told.
     fn bytes(&self) -> usize;
@@ -65,8 +58,8 @@ trait Representation: Send + Sync + Sized + 'static {
 
 /// The representations, so that a call costs no indirection.
 enum Entries {
-    BTree(BTree),
-    SkipList(Box<SkipList>),
+    BTree(Indexed<BTree>),
+    SkipList(Box<Indexed<SkipList>>),
 }
 
 /// Counters of one memtable. One writer changes them, without read-modify-write; readers get figures.
@@ -97,10 +90,6 @@ impl Counters {
 pub(crate) struct Memtable {
     entries: Entries,
     counters: Counters,
-    /// Published when it holds all keys that were there, and from then on gets each key before the key is visible.
-    filter: OnceLock<AtomicFilter>,
-    /// How many entries the filter will be sized for.
-    filter_keys: usize,
 }
 
 impl Memtable {
@@ -108,84 +97,51 @@ impl Memtable {
     /// be sealed.
     pub(crate) fn new(kind: MemtableKind, expected_bytes: usize, pool: &Arc<ArenaPool>) -> Self {
         let entries = match kind {
-            MemtableKind::BTree => Entries::BTree(BTree::new(pool)),
-            MemtableKind::SkipList => Entries::SkipList(Box::new(SkipList::new(pool))),
+            MemtableKind::BTree => Entries::BTree(Indexed::new(expected_bytes, pool)),
+            MemtableKind::SkipList => Entries::SkipList(Box::new(Indexed::new(expected_bytes, pool))),
         };
-        let filter_keys = (expected_bytes / EXPECTED_ENTRY_BYTES).max(FILTER_THRESHOLD.0);
-        Memtable { entries, counters: Counters::default(), filter: OnceLock::new(), filter_keys }
+        Memtable { entries, counters: Counters::default() }
     }
 
     /// Adds an entry. The caller is the only writer, has checked the lengths against [`crate::MAX_KEY_BYTES`] and
     /// [`crate::MAX_VALUE_BYTES`], and never adds the same sequence number twice.
     #[inline]
     pub(crate) fn insert(&self, key: &[u8], trailer: Trailer, value: &[u8]) {
-        let hash = hash_key(key);
-        // It comes while the entry's place is searched.
-        self.prefetch_filter(hash);
+        let count = || self.counters.count(trailer);
         match &self.entries {
-            Entries::BTree(tree) => tree.insert(key, trailer, value, |tree| self.account(tree, key, hash, trailer)),
-            Entries::SkipList(list) => list.insert(key, trailer, value, |list| self.account(list, key, hash, trailer)),
+            Entries::BTree(tree) => tree.insert(key, trailer, value, count),
+            Entries::SkipList(list) => list.insert(key, trailer, value, count),
         }
-    }
-
-    #[inline]
-    fn account(&self, entries: &impl Representation, key: &[u8], hash: u64, trailer: Trailer) {
-        self.counters.count(trailer);
-        match self.filter.get() {
-            Some(filter) => filter.insert(hash),
-            None if self.entries() >= self.filter_threshold() => self.build_filter(entries, key),
-            None => {}
-        }
-    }
-
-    #[cold]
-    fn build_filter(&self, entries: &impl Representation, new_key: &[u8]) {
-        let filter = AtomicFilter::for_keys(self.filter_keys, FILTER_BITS_PER_KEY);
-        entries.for_each_key(|key| filter.insert(hash_key(key)));
-        filter.insert(hash_key(new_key));
-        // It can only be taken by another writer, who cannot be: `before_visible` runs alone.
-        let _ = self.filter.set(filter);
-    }
-
-    fn filter_threshold(&self) -> u64 {
-        (self.filter_keys / 256).clamp(FILTER_THRESHOLD.0, FILTER_THRESHOLD.1) as u64
     }
 
     /// The newest entry of `lookup.key` with a sequence number of at most `lookup.seqno`: its trailer, and its value
     /// (empty for a tombstone).
     #[inline]
     pub(crate) fn get(&self, lookup: &Lookup) -> Option<(Trailer, &[u8])> {
-        if !self.may_contain(lookup.hash) {
-            return None;
-        }
-        match &self.entries {
+        let record = match &self.entries {
             Entries::BTree(tree) => tree.get(lookup),
             Entries::SkipList(list) => list.get(lookup),
-        }
+        }?;
+        Some((record.trailer, record.value()))
     }
 
-    /// Whether a key with this [`hash_key`] may be here; never `false` for one that is.
+    /// Asks the processor to fetch what a [`get`](Self::get) of a key with this hash reads first.
     #[inline]
-    pub(crate) fn may_contain(&self, hash: u64) -> bool {
-        self.filter.get().is_none_or(|filter| filter.may_contain(hash))
-    }
-
-    /// Asks the processor to fetch what [`may_contain`](Self::may_contain) will read.
-    #[inline]
-    pub(crate) fn prefetch_filter(&self, hash: u64) {
-        if let Some(filter) = self.filter.get() {
-            filter.prefetch(hash);
+    pub(crate) fn prefetch(&self, hash: u64) {
+        match &self.entries {
+            Entries::BTree(tree) => tree.prefetch(hash),
+            Entries::SkipList(list) => list.prefetch(hash),
         }
     }
 
     /// Memory held, in bytes: what the arena has reserved, nodes with the allocator's overhead (estimated), and the
-    /// filter.
+    /// index.
     pub(crate) fn bytes(&self) -> usize {
         let entries = match &self.entries {
             Entries::BTree(tree) => tree.bytes(),
             Entries::SkipList(list) => list.bytes(),
         };
-        size_of::<Self>() + entries + self.filter.get().map_or(0, AtomicFilter::memory_bytes)
+        size_of::<Self>() + entries
     }
 
     /// Entries, versions and tombstones included.
@@ -238,12 +194,12 @@ impl MemtableCursor {
     pub(crate) fn new(memtable: Arc<Memtable>) -> Self {
         MemtableCursor(match memtable.entries {
             Entries::BTree(_) => Position::BTree(BTree::cursor(memtable, |memtable| match &memtable.entries {
-                Entries::BTree(tree) => tree,
+                Entries::BTree(tree) => tree.records(),
                 Entries::SkipList(_) => unreachable!("a memtable never changes its representation"),
             })),
             Entries::SkipList(_) => {
                 Position::SkipList(SkipList::cursor(memtable, |memtable| match &memtable.entries {
-                    Entries::SkipList(list) => list,
+                    Entries::SkipList(list) => list.records(),
                     Entries::BTree(_) => unreachable!("a memtable never changes its representation"),
                 }))
             }

@@ -31,6 +31,7 @@ use parking_lot::Mutex;
 
 use super::Representation;
 use super::arena::{Arena, ArenaPool};
+use super::record::Record;
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{Lookup, MAX_KEY_BYTES, SeqNo, Trailer, prefix_u64};
@@ -100,6 +101,16 @@ impl Entry {
     fn value(&self) -> &[u8] {
         // SAFETY: `new`'s contract: the value follows the key in the same allocation.
         unsafe { slice::from_raw_parts(self.bytes.as_ptr().add(self.key_bytes.into()), self.value_bytes as usize) }
+    }
+
+    /// The record that its bytes belong to.
+    ///
+    /// # Safety
+    /// It is an entry of the list, not a probe.
+    #[inline]
+    unsafe fn record(&self) -> &Record {
+        // SAFETY: the bytes of an entry of the list follow a record's header (`SkipList::insert`), which lives as long.
+        unsafe { self.bytes.cast::<Record>().sub(1).as_ref() }
     }
 
     /// Asks the processor to fetch the key and the start of the value, for a reader that steps here next.
@@ -180,30 +191,34 @@ impl Representation for SkipList {
     }
 
     #[inline]
-    fn insert(&self, key: &[u8], trailer: Trailer, value: &[u8], before_visible: impl FnOnce(&Self)) {
+    fn insert(&self, key: &[u8], trailer: Trailer, value: &[u8], before_visible: impl FnOnce(&Self, &Record)) {
         let writer = &mut *self.writer.lock();
-        let bytes = writer.arena.copy(key, value);
+        let record = Record::allocate(&mut writer.arena, key, trailer, value);
         // Relaxed: a figure.
         self.reserved_bytes.store(writer.arena.reserved_bytes(), atomic::Ordering::Relaxed);
-        before_visible(self);
-        // SAFETY: the arena has just copied key and value there, never changes them, and lives as long as the nodes.
-        let entry = unsafe { Entry::new(key, trailer, bytes, value.len() as u32) };
+        // SAFETY: it was just allocated in the arena of this list, which never changes it and lives as long as the nodes.
+        let entry = unsafe {
+            before_visible(self, record.as_ref());
+            Entry::new(key, trailer, record.add(1).cast(), value.len() as u32)
+        };
         let node = self.nodes.get_or_insert(entry, (), guard());
         let next = node.next(guard());
         link_back(node.key(), next.as_ref().map(|next| next.key()), &mut writer.last);
     }
 
     #[inline]
-    fn get(&self, lookup: &Lookup) -> Option<(Trailer, &[u8])> {
+    fn get(&self, lookup: &Lookup) -> Option<&Record> {
         let found = with_probe(lookup.key, Trailer::seek(lookup.seqno), |probe| {
             self.nodes.lower_bound(std::ops::Bound::Included(probe), guard())
         })?;
         let entry = found.key();
-        (entry.prefix == lookup.prefix && entry.key() == lookup.key).then(|| (entry.trailer, entry.value()))
+        // SAFETY: it is an entry of the list.
+        (entry.prefix == lookup.prefix && entry.key() == lookup.key).then(|| unsafe { entry.record() })
     }
 
-    fn for_each_key(&self, mut visit: impl FnMut(&[u8])) {
-        self.nodes.iter(guard()).for_each(|node| visit(node.key().key()));
+    fn for_each(&self, mut visit: impl FnMut(&Record)) {
+        // SAFETY: they are entries of the list.
+        self.nodes.iter(guard()).for_each(|node| visit(unsafe { node.key().record() }));
     }
 
     #[inline]
@@ -392,7 +407,7 @@ mod tests {
         let list = SkipList::new(&Arc::new(ArenaPool::new(0, 1 << 20)));
         for seqno in 1..=1000u64 {
             let key = (seqno * 7919 % 1009).to_be_bytes();
-            list.insert(&key, Trailer::new(seqno, ValueKind::Put), b"value", |_| ());
+            list.insert(&key, Trailer::new(seqno, ValueKind::Put), b"value", |_, _| ());
         }
         let mut before = ptr::null_mut();
         for node in list.nodes.iter(guard()) {

@@ -122,6 +122,42 @@ fn a_get_finds_what_was_published() {
     beside(&[10, 20, 30, 40], 25, published);
 }
 
+/// A memtable that has an index, and in it each of `keys` at its number and one.
+fn indexed(keys: &[u64]) -> Arc<Memtable> {
+    let memtable = memtable([]);
+    memtable.insert(b"large", Trailer::new(1, ValueKind::Put), &vec![0; 100 << 10]);
+    keys.iter().for_each(|key| insert(&memtable, *key, key + 1));
+    memtable
+}
+
+/// The same by the index: who learned a number finds the entry that it admits, and a snapshot from before it what it saw
+/// then.
+#[test]
+fn a_get_by_the_index_finds_what_was_published() {
+    for keys in [&[10][..], &[10, 25]] {
+        check(3, move || {
+            let memtable = indexed(keys);
+            let visible = Arc::new(AtomicU64::new(0));
+            let writer = {
+                let (memtable, visible) = (memtable.clone(), visible.clone());
+                thread::spawn(move || {
+                    for seqno in [900, 901] {
+                        insert(&memtable, 25, seqno);
+                        visible.store(seqno, Ordering::Release);
+                    }
+                })
+            };
+            let seqno_at =
+                |at| memtable.get(&Lookup::new(&25u64.to_be_bytes(), at)).map(|(trailer, _)| trailer.seqno());
+            let seqno = visible.load(Ordering::Acquire);
+            let before = keys.contains(&25).then_some(26);
+            assert_eq!(seqno_at(seqno.max(26)), if seqno > 0 { Some(seqno) } else { before });
+            assert_eq!(seqno_at(26), before, "a snapshot's answer changed");
+            writer.join().unwrap();
+        });
+    }
+}
+
 /// A cursor steps over every key that was there, once and in order, in both directions.
 #[test]
 fn a_cursor_beside_a_split_steps_on_every_key() {

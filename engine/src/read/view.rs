@@ -136,7 +136,7 @@ impl View {
         with: impl FnOnce(Found<'_>) -> R,
     ) -> Result<Option<R>> {
         // The first table's lines are on their way while the memtables are asked.
-        self.memtables().for_each(|memtable| memtable.prefetch_filter(lookup.hash));
+        self.memtables().for_each(|memtable| memtable.prefetch(lookup.hash));
         let mut candidates = self.candidates(lookup.key);
         let mut round = Round::request(&mut candidates, lookup);
         for memtable in self.memtables() {

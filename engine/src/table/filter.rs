@@ -4,18 +4,13 @@
 //! half of the key's hash picks the line; bit positions are nine-bit pieces of a multiplicative mix of the hash. Bit
 //! `p` of a line is bit `p % 8` of its byte `p / 8`.
 
-#![allow(unsafe_code)]
-
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use bytes::Bytes;
 
-use crate::prefetch::{prefetch, prefetch_at};
+use crate::prefetch::prefetch_at;
 
 /// Bytes of a filter line, which is a cache line.
 pub(crate) const LINE_BYTES: usize = 64;
 const LINE_BITS: usize = 8 * LINE_BYTES;
-const LINE_WORDS: usize = LINE_BYTES / 8;
 
 /// The most probes a filter has; more gain nothing at 32 bits a key.
 pub(crate) const MAX_PROBES: u32 = 16;
@@ -145,79 +140,6 @@ impl FilterBuilder {
     }
 }
 
-/// A filter of fixed size that one writer fills while others read: a memtable's.
-///
-/// The writer inserts a key's hash *before* it publishes the key (by a release store that readers acquire). The filter
-/// itself orders nothing.
-#[derive(Debug)]
-pub(crate) struct AtomicFilter {
-    words: Box<[AtomicU64]>,
-    /// The first word that begins a cache line.
-    aligned: usize,
-    lines: usize,
-    probes: u32,
-}
-
-impl AtomicFilter {
-    /// An empty filter of `lines` lines of 64 bytes (at least 1, below 2^32) and `probes` bits a key (1 to
-    /// [`MAX_PROBES`]); both are brought into their bounds. Its pages are not touched until a key falls into them.
-    pub(crate) fn new(lines: usize, probes: u32) -> Self {
-        let lines = lines.clamp(1, u32::MAX as usize - 1);
-        let words = Box::<[AtomicU64]>::new_zeroed_slice((lines + 1) * LINE_WORDS);
-        // SAFETY: all bytes are zero, which is a valid `AtomicU64`.
-        let words = unsafe { words.assume_init() };
-        // A pointer whose alignment cannot be told gives usize::MAX: then lines straddle cache lines, which is slow but
-        // right.
-        let aligned = words.as_ptr().align_offset(LINE_BYTES).min(LINE_WORDS);
-        AtomicFilter { words, aligned, lines, probes: probes.clamp(1, MAX_PROBES) }
-    }
-
-    /// A filter for about `keys` keys with `bits_per_key` bits each.
-    pub(crate) fn for_keys(keys: usize, bits_per_key: u32) -> Self {
-        let lines = keys.saturating_mul(bits_per_key as usize).div_ceil(LINE_BITS);
-        AtomicFilter::new(lines, probes_for(bits_per_key))
-    }
-
-    /// The heap the filter holds, in bytes.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        8 * self.words.len()
-    }
-
-    #[inline]
-    fn line(&self, hash: u64) -> &[AtomicU64] {
-        let start = self.aligned + LINE_WORDS * line_of(hash, self.lines);
-        &self.words[start..start + LINE_WORDS]
-    }
-
-    /// Starts loading the hash's line.
-    #[inline]
-    pub(crate) fn prefetch(&self, hash: u64) {
-        prefetch(self.line(hash).as_ptr());
-    }
-
-    /// Adds a key's hash. One thread at a time; two would lose bits.
-    #[inline]
-    pub(crate) fn insert(&self, hash: u64) {
-        let line = self.line(hash);
-        for_each_position(hash, self.probes, |p| {
-            let word = &line[p / 64];
-            // Relaxed: there is one writer, so its own load sees its last store; readers learn of the key by an acquire
-            // load that follows the writer's release store after these.
-            word.store(word.load(Ordering::Relaxed) | 1 << (p % 64), Ordering::Relaxed);
-        });
-    }
-
-    /// Whether a key of this hash may have been inserted; `false` is certain for keys published before.
-    #[inline]
-    pub(crate) fn may_contain(&self, hash: u64) -> bool {
-        let line = self.line(hash);
-        let mut hit = 1;
-        // Relaxed: see `insert`.
-        for_each_position(hash, self.probes, |p| hit &= line[p / 64].load(Ordering::Relaxed) >> (p % 64));
-        hit & 1 == 1
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,21 +171,6 @@ mod tests {
     }
 
     #[test]
-    fn the_atomic_filter_agrees_with_the_stored_one() {
-        let keys = 5_000;
-        let stored = filter_of(keys, 10);
-        let atomic = AtomicFilter::new(stored.lines().len(), stored.probes);
-        assert!(hashes(0..keys).all(|hash| !atomic.may_contain(hash)));
-        hashes(0..keys).for_each(|hash| atomic.insert(hash));
-        for hash in hashes(0..20_000) {
-            assert_eq!(atomic.may_contain(hash), stored.may_contain(hash));
-            atomic.prefetch(hash);
-            stored.prefetch(hash);
-        }
-        assert!(atomic.memory_bytes() >= stored.lines.len());
-    }
-
-    #[test]
     fn a_filter_that_cannot_be_is_refused() {
         assert!(Filter::new(Bytes::from(vec![0; 64]), 1).is_some());
         assert!(Filter::new(Bytes::new(), 1).is_none());
@@ -272,7 +179,5 @@ mod tests {
         assert!(Filter::new(Bytes::from(vec![0; 64]), MAX_PROBES + 1).is_none());
         let mut out = Vec::new();
         assert_eq!((FilterBuilder::new(0).finish(&mut out), out.len()), (0, 0));
-        AtomicFilter::new(0, 0).insert(u64::MAX);
-        AtomicFilter::for_keys(0, 0).insert(u64::MAX);
     }
 }

@@ -17,7 +17,7 @@ pub struct MemtableCursor(pub(super) memtable::MemtableCursor);
 steps!(MemtableCursor);
 
 impl Memtable {
-    /// An empty memtable that will be sealed at `expected_bytes`; its filter is sized for that. Its memory comes in the
+    /// An empty memtable that will be sealed at `expected_bytes`; its index is sized for that. Its memory comes in the
     /// chunks that a database with default [`Options`] takes, and none is kept from one memtable to the next.
     pub fn new(kind: MemtableKind, expected_bytes: usize) -> Self {
         let pool = Arc::new(ArenaPool::new(0, Options::default().limits().buffer_bytes));
@@ -30,7 +30,7 @@ impl Memtable {
         self.0.insert(key, Trailer::new(seqno, ValueKind::Put), value);
     }
 
-    /// The newest value of `key`; the key is hashed, and the filter asked first, as in the engine.
+    /// The newest value of `key`; the key is hashed, and the index asked first, as in the engine.
     #[inline]
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
         self.0.get(&Lookup::new(key, MAX_SEQNO)).map(|(_, value)| value)

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::node::{Leaf, Order, Record, Target, prefetch_node};
+use super::super::record::Record;
+use super::node::{Leaf, Order, Target, prefetch_node};
 use super::{BTree, Place};
 use crate::cursor::{Aim, Cursor};
 use crate::error::Result;

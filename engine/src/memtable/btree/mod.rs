@@ -25,12 +25,13 @@ use std::sync::Arc;
 
 use super::Representation;
 use super::arena::{Arena, ArenaPool};
+use super::record::Record;
 use crate::key::{Lookup, Trailer};
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, fence};
 use crate::sync::{IS_MODEL, Mutex, hint};
 pub(super) use cursor::BTreeCursor;
-use node::{Inner, Keys, Leaf, Order, Record, SLOTS, Target, as_keys, prefetch_node};
+use node::{Inner, Keys, Leaf, Order, SLOTS, Target, as_keys, prefetch_node};
 
 /// How often a reader tries before it asks the writer to wait.
 const ATTEMPTS: usize = if IS_MODEL { 2 } else { 64 };
@@ -245,7 +246,7 @@ impl Representation for BTree {
     }
 
     #[inline]
-    fn insert(&self, key: &[u8], trailer: Trailer, value: &[u8], before_visible: impl FnOnce(&Self)) {
+    fn insert(&self, key: &[u8], trailer: Trailer, value: &[u8], before_visible: impl FnOnce(&Self, &Record)) {
         let arena = &mut *self.writer.lock();
         let mut path = Path::new();
         let target = Target { key, trailer };
@@ -257,9 +258,9 @@ impl Representation for BTree {
             return;
         }
         let record = Record::allocate(arena, key, trailer, value);
-        before_visible(self);
         // SAFETY: the record was just allocated in the arena of this tree.
         let record = unsafe { record.as_ref() };
+        before_visible(self, record);
         match place {
             Some((leaf, _)) => self.insert_into(arena, leaf, &path, position, record),
             None => self.plant(arena, record),
@@ -269,21 +270,21 @@ impl Representation for BTree {
     }
 
     #[inline]
-    fn get(&self, lookup: &Lookup) -> Option<(Trailer, &[u8])> {
+    fn get(&self, lookup: &Lookup) -> Option<&Record> {
         let target = Target { key: lookup.key, trailer: Trailer::seek(lookup.seqno) };
         let (found, _) = self.read(|| self.find(&target).and_then(|place| place.record()));
         // SAFETY: a record of this tree.
         let record = unsafe { &*found? };
-        (record.key() == lookup.key).then(|| (record.trailer, record.value()))
+        (record.key() == lookup.key).then_some(record)
     }
 
-    fn for_each_key(&self, mut visit: impl FnMut(&[u8])) {
+    fn for_each(&self, mut visit: impl FnMut(&Record)) {
         // Called inside an insertion, so nothing changes meanwhile.
         let mut leaf = self.edge(false);
         // SAFETY: null or a leaf of this tree.
         while let Some(here) = unsafe { leaf.as_ref() } {
             let order = here.keys.order();
-            (0..order.len()).for_each(|position| visit(here.keys.record(order.slot(position)).key()));
+            (0..order.len()).for_each(|position| visit(here.keys.record(order.slot(position))));
             leaf = here.next.load(Acquire);
         }
     }

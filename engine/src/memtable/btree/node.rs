@@ -1,4 +1,4 @@
-//! The nodes of the tree, the records they point to, and searching one node.
+//! The nodes of the tree, and searching one node.
 //!
 //! Every field that changes after a node became visible is an atomic, so a reader that meets a node in the middle of a
 //! change reads old or new values, never anything else; whether they belong together it learns from the tree's version
@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use std::ptr::{NonNull, null_mut};
 
 use super::super::arena::Arena;
+use super::super::record::Record;
 use crate::key::{Trailer, prefix_u64};
 use crate::prefetch::{LINE_BYTES, prefetch_lines};
 use crate::sync::IS_MODEL;
@@ -54,56 +55,6 @@ impl Order {
     fn free_slot(self) -> usize {
         let used = (0..self.len()).fold(0u32, |used, position| used | 1 << self.slot(position));
         (!used).trailing_zeros() as usize % SLOTS
-    }
-}
-
-/// An entry's bytes: this header, then the key, then the value. Never changes once it is pointed to.
-#[repr(C)]
-pub(super) struct Record {
-    pub(super) trailer: Trailer,
-    value_bytes: u32,
-    key_bytes: u16,
-}
-
-impl Record {
-    /// Puts an entry into the arena. Key: at most 65,535 bytes; value: at most 1 GiB.
-    pub(super) fn allocate(arena: &mut Arena, key: &[u8], trailer: Trailer, value: &[u8]) -> NonNull<Record> {
-        let header = size_of::<Record>();
-        let place = arena.allocate(header + key.len() + value.len(), align_of::<Record>());
-        let record: NonNull<Record> = place.cast();
-        // SAFETY: the arena gave room for header, key and value at an address fit for a record, to nobody else.
-        unsafe {
-            record.write(Record { trailer, value_bytes: value.len() as u32, key_bytes: key.len() as u16 });
-            let bytes = place.add(header);
-            bytes.copy_from_nonoverlapping(NonNull::from(key).cast(), key.len());
-            bytes.add(key.len()).copy_from_nonoverlapping(NonNull::from(value).cast(), value.len());
-        }
-        record
-    }
-
-    #[inline]
-    fn bytes(&self) -> *const u8 {
-        std::ptr::from_ref(self).wrapping_add(1).cast()
-    }
-
-    #[inline]
-    pub(super) fn key(&self) -> &[u8] {
-        // SAFETY: records exist only as `allocate` made them, in an arena that outlives this borrow: `key_bytes` of key
-        // follow the header.
-        unsafe { std::slice::from_raw_parts(self.bytes(), self.key_bytes.into()) }
-    }
-
-    #[inline]
-    pub(super) fn value(&self) -> &[u8] {
-        let start = self.bytes().wrapping_add(self.key_bytes.into());
-        // SAFETY: as in `key`; the value follows the key.
-        unsafe { std::slice::from_raw_parts(start, self.value_bytes as usize) }
-    }
-
-    /// Asks the processor to fetch header, key and the beginning of the value.
-    #[inline]
-    pub(super) fn prefetch(record: *const Record) {
-        prefetch_lines(record, 3);
     }
 }
 
