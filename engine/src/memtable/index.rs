@@ -245,6 +245,24 @@ mod tests {
         Trailer::new(seqno, ValueKind::Put)
     }
 
+    #[test]
+    fn keys_with_one_hash_are_told_apart() {
+        const HASH: u64 = 0x1234_5678_9abc_def0;
+        let pool = Arc::new(ArenaPool::new(0, 1 << 20));
+        let (mut arena, index) = (Arena::new(&pool), Index::new(&pool, 1 << 10));
+        let find = |index: &Index, n, seqno| match index.find(&Lookup { hash: HASH, ..Lookup::new(&key(n), seqno) }) {
+            Answer::Is(record) => Some(record.trailer.seqno()),
+            Answer::Absent | Answer::Unknown => None,
+        };
+        for seqno in 1..=2 * SLOTS as u64 {
+            let record = Record::allocate(&mut arena, &key(seqno % SLOTS as u64), put(seqno), b"");
+            // SAFETY: the arena is dropped after the index.
+            unsafe { index.insert(HASH, record.as_ref()) };
+            assert!((1..=seqno).all(|n| find(&index, n % SLOTS as u64, seqno) >= Some(n)), "{seqno}");
+        }
+        assert_eq!(find(&index, SLOTS as u64, MAX_SEQNO), None);
+    }
+
     /// The index answers most questions itself: that gets are right is no evidence that it is asked.
     #[test]
     fn what_it_holds_it_finds_and_what_it_does_not_hold_is_absent() {

@@ -135,7 +135,7 @@ fn indexed(keys: &[u64]) -> Arc<Memtable> {
 #[test]
 fn a_get_by_the_index_finds_what_was_published() {
     for keys in [&[10][..], &[10, 25]] {
-        check(3, move || {
+        check(2, move || {
             let memtable = indexed(keys);
             let visible = Arc::new(AtomicU64::new(0));
             let writer = {
