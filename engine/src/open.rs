@@ -29,9 +29,10 @@ use crate::version::version::Version;
 use crate::wal::replay::{ReplayInput, Replayed, replay};
 use crate::wal::{self, Wal, WalOptions, WalWriter};
 use crate::write::commit::Writer;
-use gather::Gathered;
+use insert::Inserter;
 
 mod gather;
+mod insert;
 
 /// The lock file.
 const LOCK: &str = "LOCK";
@@ -146,12 +147,12 @@ impl Opened {
         let replayed = replay(&**fs, directory, &input, options.read_only, &mut |first, count, payload, file, at| {
             memory.record(first, count, payload).map_err(|reason| Error::corruption(file, at, reason))
         })?;
-        memory.insert_gathered();
         if replayed.dropped_bytes > 0 {
             tracing::info!(bytes = replayed.dropped_bytes, "the end of the log was never synced and is not whole");
         }
         let last_seqno = replayed.last_logged_seqno.max(state.last_seqno);
-        let Replay { memtables, dropped, metadata, .. } = memory;
+        let Replay { inserter, dropped, metadata, .. } = memory;
+        let memtables = inserter.finish();
         let log = Opened::continue_log(options, directory, &state, replayed, last_seqno)?;
         Ok(Opened { manifest, metadata, memtables, dropped, log, last_seqno, arenas, state })
     }
@@ -358,10 +359,7 @@ struct Replay<'s> {
     options: &'s Options,
     state: &'s ManifestState,
     arenas: Arc<ArenaPool>,
-    memtables: HashMap<KeyspaceId, Arc<Memtable>>,
-    /// What is not in them yet: about `gather_bytes` at most, as much as a segment of the log holds.
-    gathered: Gathered,
-    gather_bytes: usize,
+    inserter: Inserter,
     dropped: Vec<(KeyspaceId, SeqNo)>,
     metadata: Metadata,
 }
@@ -373,9 +371,8 @@ impl<'s> Replay<'s> {
             options,
             state,
             arenas,
-            memtables: HashMap::new(),
-            gathered: Gathered::default(),
-            gather_bytes: usize::try_from(options.limits().wal_segment_bytes).unwrap_or(usize::MAX),
+            // As much as a segment of the log holds.
+            inserter: Inserter::new(usize::try_from(options.limits().wal_segment_bytes).unwrap_or(usize::MAX)),
             dropped: Vec::new(),
             metadata,
         }
@@ -420,29 +417,16 @@ impl<'s> Replay<'s> {
             return Ok(());
         }
         let (options, arenas) = (self.options, &self.arenas);
-        self.memtables.entry(id).or_insert_with(|| new_memtable(options, keyspace, arenas));
-        self.gathered.add(id, key, Trailer::new(seqno, kind), value);
-        if self.gathered.memory_bytes() >= self.gather_bytes {
-            self.insert_gathered();
-        }
+        let memtable = || new_memtable(options, keyspace, arenas);
+        self.inserter.add(id, key, Trailer::new(seqno, kind), value, memtable);
         Ok(())
-    }
-
-    fn insert_gathered(&mut self) {
-        let memtables = &self.memtables;
-        self.gathered.drain_sorted(|id, key, trailer, value| {
-            // Those of a keyspace that was dropped since have no memtable any more.
-            if let Some(memtable) = memtables.get(&id) {
-                memtable.insert(key, trailer, value);
-            }
-        });
     }
 
     fn drop_keyspace(&mut self, id: KeyspaceId, seqno: SeqNo) -> Result<(), String> {
         if !self.state.keyspaces.contains_key(&id) {
             return self.check_was_dropped(id);
         }
-        self.memtables.remove(&id);
+        self.inserter.remove(id);
         self.dropped.push((id, seqno));
         Ok(())
     }

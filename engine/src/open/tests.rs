@@ -269,8 +269,7 @@ fn a_record_with_other_operations_than_it_states_is_refused_before_they_are_inse
     for (first, count, fits) in [(1, 2, true), (1, 1, false), (1, 3, false), (1, 0, false), (MAX_SEQNO, 1, false)] {
         let mut replay = replay_into(&options, &state);
         assert_eq!(replay.record(first, count, &payload).is_ok(), fits, "{count} from {first} on");
-        replay.insert_gathered();
-        let inserted = replay.memtables.get(&1).map_or(0, |memtable| memtable.entries());
+        let inserted = replay.inserter.finish().get(&1).map_or(0, |memtable| memtable.entries());
         assert!(inserted <= count.into(), "{count} from {first} on");
     }
 }
@@ -286,8 +285,7 @@ fn replayed_operations_have_the_numbers_that_they_were_written_with() {
     batch.put_in(7, 1, b"c", b"2");
     batch.metadata("last", Some("y"));
     replay.record(10, 3, &batch.encoded).unwrap();
-    replay.insert_gathered();
-    let memtable = &replay.memtables[&1];
+    let memtable = &replay.inserter.finish()[&1];
     assert_eq!((memtable.first_seqno(), memtable.last_seqno()), (Some(10), Some(12)));
     assert_eq!((memtable.entries(), memtable.tombstones()), (3, 1));
     let at = |key: &str| memtable.get(&crate::key::Lookup::new(key.as_bytes(), MAX_SEQNO)).map(|(t, _)| t.seqno());
@@ -299,20 +297,22 @@ fn replayed_operations_have_the_numbers_that_they_were_written_with() {
 #[test]
 fn operations_that_tables_hold_or_a_drop_took_are_passed_over() {
     let (options, state) = (Options::new(), state(20));
+    let flushed = |replay: &mut Replay<'_>| replay.record(19, 2, &[put("a"), put("b")].concat()).unwrap();
     let mut replay = replay_into(&options, &state);
-    replay.record(19, 2, &[put("a"), put("b")].concat()).unwrap();
-    assert!(replay.memtables.is_empty());
+    flushed(&mut replay);
+    assert!(replay.inserter.finish().is_empty());
+    let mut replay = replay_into(&options, &state);
+    flushed(&mut replay);
     replay.record(21, 1, &put("c")).unwrap();
-    replay.insert_gathered();
-    assert_eq!(replay.memtables[&1].first_seqno(), Some(21));
-    replay.record(22, 1, &put("e")).unwrap();
+    assert_eq!(replay.inserter.finish()[&1].first_seqno(), Some(21));
+    let mut replay = replay_into(&options, &state);
+    replay.record(21, 1, &put("c")).unwrap();
     let mut drop = WriteBatch::new();
     drop.drop_keyspace(1);
-    replay.record(23, 1, &drop.encoded).unwrap();
-    replay.record(24, 1, &put("d")).unwrap();
-    replay.insert_gathered();
-    assert!(replay.memtables.is_empty(), "what was gathered before the drop is passed over too");
-    assert_eq!(replay.dropped, [(1, 23)]);
+    replay.record(22, 1, &drop.encoded).unwrap();
+    replay.record(23, 1, &put("d")).unwrap();
+    assert!(replay.inserter.finish().is_empty(), "what was gathered before the drop is passed over too");
+    assert_eq!(replay.dropped, [(1, 22)]);
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn a_record_may_name_a_dropped_keyspace_but_none_that_never_was() {
         for batch in operations {
             let mut replay = replay_into(&options, &state);
             assert_eq!(replay.record(1, 1, &batch.encoded).is_ok(), known, "keyspace {id}");
-            assert!(replay.memtables.is_empty() && replay.dropped.is_empty());
+            assert!(replay.dropped.is_empty() && replay.inserter.finish().is_empty());
         }
     }
 }
