@@ -1,4 +1,4 @@
-//! Asking the processor for memory before it is used.
+//! Asking the processor, or the system, for memory before it is used.
 
 #![allow(unsafe_code)]
 
@@ -39,4 +39,17 @@ pub(crate) fn prefetch_at(bytes: &[u8], at: usize) {
     if at < bytes.len() {
         prefetch(bytes.as_ptr().wrapping_add(at));
     }
+}
+
+/// Asks the system to have a part of a mapped file in memory soon, without waiting for it. A hint, which may be refused.
+pub(crate) fn will_read(mapped: &[u8]) {
+    #[cfg(target_os = "linux")]
+    if !mapped.is_empty() {
+        let skew = mapped.as_ptr().addr() % rustix::param::page_size();
+        let start = mapped.as_ptr().wrapping_sub(skew).cast_mut().cast();
+        // SAFETY: this advice changes neither contents nor mappings, whatever lies in the pages of the slice.
+        let _refused = unsafe { rustix::mm::madvise(start, mapped.len() + skew, rustix::mm::Advice::WillNeed) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = mapped;
 }

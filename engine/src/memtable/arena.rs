@@ -8,6 +8,8 @@ use std::mem::needs_drop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use memmap2::MmapMut;
+
 use crate::prefetch::{LINE_BYTES, prefetch_next_write};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -19,13 +21,18 @@ const FIRST_CHUNK_BYTES: usize = 4 << 10;
 /// left unused.
 const LARGE_SHARE: usize = 4;
 
-/// Uninitialised heap memory that stays where it is until it is dropped.
+/// Uninitialised memory that stays where it is until it is dropped.
+///
+/// What is as large as a large page is mapped for itself and goes back to the system as soon as it is dropped: an
+/// allocator keeps what threads free in pieces, and under a small budget it kept as much again as the budget has.
 #[derive(Debug)]
 struct Chunk {
     start: NonNull<u8>,
     bytes: usize,
     /// Whether the pool counts it as in use.
     from_pool: bool,
+    /// What it lies in, if that is not the heap.
+    mapping: Option<MmapMut>,
 }
 
 // SAFETY: a chunk owns its memory and has no interior mutability; whoever holds it may free it, on any thread.
@@ -43,20 +50,31 @@ const READY_CHUNKS: usize = 6;
 
 impl Chunk {
     fn new(bytes: usize) -> Self {
+        let mapped = if bytes >= HUGE_PAGE_BYTES { Chunk::mapped(bytes) } else { None };
+        mapped.unwrap_or_else(|| Chunk::allocated(bytes))
+    }
+
+    /// `None` if the system has no more mappings.
+    fn mapped(bytes: usize) -> Option<Self> {
+        // Room to begin with a large page; what it is not used for is never touched.
+        let mut mapping = MmapMut::map_anon(bytes.checked_add(HUGE_PAGE_BYTES)?).ok()?;
+        let start = mapping.as_mut_ptr();
+        let start = NonNull::new(start.wrapping_add(start.align_offset(HUGE_PAGE_BYTES)))?;
+        ask_for_huge_pages(start, bytes);
+        Some(Chunk { start, bytes, from_pool: false, mapping: Some(mapping) })
+    }
+
+    fn allocated(bytes: usize) -> Self {
         let layout = Chunk::layout(bytes);
         // SAFETY: `layout` has a size above zero.
         let memory = unsafe { alloc::alloc(layout) };
         let Some(start) = NonNull::new(memory) else { alloc::handle_alloc_error(layout) };
-        if bytes.is_multiple_of(HUGE_PAGE_BYTES) {
-            ask_for_huge_pages(start, bytes);
-        }
-        Chunk { start, bytes, from_pool: false }
+        Chunk { start, bytes, from_pool: false, mapping: None }
     }
 
     fn layout(bytes: usize) -> Layout {
-        let align = if bytes.is_multiple_of(HUGE_PAGE_BYTES) { HUGE_PAGE_BYTES } else { LINE_BYTES };
         // Only a size near the whole address space would not fit, and no entry comes near that.
-        Layout::from_size_align(bytes.max(1), align).unwrap_or(Layout::new::<u64>())
+        Layout::from_size_align(bytes.max(1), LINE_BYTES).unwrap_or(Layout::new::<u64>())
     }
 }
 
@@ -64,7 +82,7 @@ impl Chunk {
 /// the page's address. A hint: it may be refused.
 fn ask_for_huge_pages(start: NonNull<u8>, bytes: usize) {
     #[cfg(target_os = "linux")]
-    // SAFETY: the range was just allocated, is aligned to its pages, and the advice changes no contents.
+    // SAFETY: the range was just mapped, is aligned to pages, and the advice changes no contents.
     let _refused = unsafe { rustix::mm::madvise(start.as_ptr().cast(), bytes, rustix::mm::Advice::LinuxHugepage) };
     #[cfg(not(target_os = "linux"))]
     let _ = (start, bytes);
@@ -82,8 +100,10 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        // SAFETY: `new` allocated this with the same layout, and only this drop frees it.
-        unsafe { alloc::dealloc(self.start.as_ptr(), Chunk::layout(self.bytes)) };
+        if self.mapping.is_none() {
+            // SAFETY: `allocated` allocated this with the same layout, and only this drop frees it.
+            unsafe { alloc::dealloc(self.start.as_ptr(), Chunk::layout(self.bytes)) };
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::block::{BlockCursor, Reason};
+use super::readahead::ReadAhead;
 use super::reader::Table;
 use crate::cursor::{Aim, Cursor, Stretch};
 use crate::error::Result;
@@ -37,18 +38,26 @@ pub(crate) struct TableCursor {
     aimed: Aimed,
     /// Whether blocks that have to be read or decoded go into the block cache.
     fill_cache: bool,
+    ahead: ReadAhead,
 }
 
 impl TableCursor {
     /// A cursor that stands nowhere.
     pub(crate) fn new(table: Arc<Table>) -> Self {
-        let entry = BlockCursor::default();
-        TableCursor { table, ordinal: NO_BLOCK, entry, valid: false, aimed: Aimed::Nowhere, fill_cache: true }
+        TableCursor {
+            table,
+            ordinal: NO_BLOCK,
+            entry: BlockCursor::default(),
+            valid: false,
+            aimed: Aimed::Nowhere,
+            fill_cache: true,
+            ahead: ReadAhead::new(),
+        }
     }
 
     /// A cursor for one pass over tables that will not be read again: it leaves the block cache to those who come back.
     pub(crate) fn for_compaction(table: Arc<Table>) -> Self {
-        TableCursor { fill_cache: false, ..TableCursor::new(table) }
+        TableCursor { fill_cache: false, ahead: ReadAhead::whole_pass(), ..TableCursor::new(table) }
     }
 
     /// The block that the key belongs into, if it was not found before.
@@ -74,6 +83,19 @@ impl TableCursor {
             self.ordinal = ordinal;
         }
         Ok(())
+    }
+
+    /// Loads the block next to the last one.
+    fn load_next(&mut self, ordinal: usize, backward: bool) -> Result<()> {
+        self.table.read_ahead(&mut self.ahead, ordinal, backward)?;
+        self.load(ordinal)
+    }
+
+    /// Loads a block somewhere.
+    fn load_anywhere(&mut self, ordinal: usize) -> Result<()> {
+        self.ahead.restart();
+        self.table.will_read_block(ordinal)?;
+        self.load(ordinal)
     }
 
     /// Stands on entry `i` of the loaded block.
@@ -110,7 +132,7 @@ impl TableCursor {
             self.valid = false;
             return Ok(());
         }
-        self.load(ordinal)?;
+        self.load_next(ordinal, false)?;
         self.table.prefetch_block(ordinal + 1);
         self.stand(0)
     }
@@ -122,7 +144,7 @@ impl TableCursor {
             self.valid = false;
             return Ok(());
         };
-        self.load(ordinal)?;
+        self.load_next(ordinal, true)?;
         self.table.prefetch_block(ordinal.wrapping_sub(1));
         match self.entry.block().len().checked_sub(1) {
             Some(last) => self.land(last, true),
@@ -191,7 +213,7 @@ impl Cursor for TableCursor {
         if ordinal == self.table.index().len() {
             return Ok(());
         }
-        self.load(ordinal)?;
+        self.load_anywhere(ordinal)?;
         let i = self.entry.block().lower_bound(key, prefix, seqno);
         // A key between a block's last and its separator belongs before the next block.
         if i == self.entry.block().len() { self.first_of(ordinal + 1) } else { self.land(i, false) }
@@ -204,7 +226,7 @@ impl Cursor for TableCursor {
         if ordinal == self.table.index().len() {
             return self.last_before(ordinal);
         }
-        self.load(ordinal)?;
+        self.load_anywhere(ordinal)?;
         match self.entry.block().lower_bound(key, prefix, MAX_SEQNO).checked_sub(1) {
             Some(i) => self.land(i, true),
             None => self.last_before(ordinal),

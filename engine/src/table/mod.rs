@@ -9,6 +9,7 @@ pub(crate) mod index;
 pub(crate) mod iterator;
 pub(crate) mod level_iterator;
 pub(crate) mod properties;
+mod readahead;
 pub(crate) mod reader;
 pub(crate) mod salvage;
 #[cfg(test)]

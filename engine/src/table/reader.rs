@@ -14,6 +14,7 @@ use super::format::{FOOTER_BYTES, Footer, Handle, TAG_LZ4, TAG_RAW, TRAILER_BYTE
 use super::handle::OpenLease;
 use super::index::Index;
 use super::properties::Properties;
+use super::readahead::ReadAhead;
 use crate::cache::{BlockCache, BlockKey};
 use crate::error::{Error, Result};
 use crate::fs::{FileSystem, ReadableFile};
@@ -253,6 +254,7 @@ impl Table {
         if ordinal == self.index.len() {
             return Ok(None);
         }
+        self.will_read_block(ordinal)?;
         if let Source::Map(map) = &self.source
             && (self.is_verified(ordinal) || self.verify_mapped(map, ordinal)?)
         {
@@ -366,6 +368,38 @@ impl Table {
         }
     }
 
+    /// Asks the system for a part of the file, if it is mapped; what lies beyond its end is left out.
+    fn will_read(&self, part: Range<u64>) {
+        if let Source::Map(map) = &self.source {
+            let end = usize::try_from(part.end).unwrap_or(usize::MAX).min(map.len());
+            let part = usize::try_from(part.start).ok().and_then(|start| map.get(start..end));
+            prefetch::will_read(part.unwrap_or_default());
+        }
+    }
+
+    /// Asks the system for data block `ordinal` as a whole if it was never read: its pages would come one by one, each
+    /// when it is touched.
+    #[inline]
+    pub(super) fn will_read_block(&self, ordinal: usize) -> Result<()> {
+        if matches!(self.source, Source::Map(_)) && !self.is_verified(ordinal) {
+            self.will_read(self.block_range(ordinal)?);
+        }
+        Ok(())
+    }
+
+    /// Asks the system for what a pass that comes to data block `ordinal` will read next.
+    pub(super) fn read_ahead(&self, ahead: &mut ReadAhead, ordinal: usize, backward: bool) -> Result<()> {
+        if let Some(piece) = ahead.enter(&self.block_range(ordinal)?, backward) {
+            self.will_read(piece);
+        }
+        Ok(())
+    }
+
+    fn block_range(&self, ordinal: usize) -> Result<Range<u64>> {
+        let handle = self.handle(ordinal)?;
+        Ok(handle.offset..handle.offset.saturating_add(handle.stored_bytes.into()))
+    }
+
     /// Checks mapped block `ordinal` and remembers that; `false` if it is compressed, and so to be read through the
     /// cache.
     #[cold]
@@ -422,6 +456,9 @@ impl Source {
     /// The payload of an uncompressed section, verified.
     fn section(&self, path: &Path, number: u64, handle: Handle, skew: usize) -> Result<Bytes> {
         let stored = self.read(path, handle.offset, handle.stored_bytes as usize, skew)?;
+        if matches!(self, Source::Map(_)) {
+            prefetch::will_read(&stored);
+        }
         match unseal(&stored, number, handle.offset) {
             Ok((TAG_RAW, payload)) => Ok(stored.slice_ref(payload)),
             Ok(_) => Err(Error::corruption(path, handle.offset, "a compressed section that is no data block")),

@@ -2,6 +2,7 @@
 
 use super::block::{Block, Reason};
 use super::format::Handle;
+use super::readahead::ReadAhead;
 use super::reader::Table;
 use crate::error::Result;
 use crate::key::{Trailer, hash_key};
@@ -31,8 +32,10 @@ impl Table {
         self.index().check_order().map_err(|reason| self.damaged(Handle::default(), reason))?;
         let mut seen = Seen::default();
         let mut separator = (Vec::new(), Trailer(0));
+        let mut ahead = ReadAhead::whole_pass();
         for ordinal in 0..self.index().len() {
             let handle = self.handle(ordinal)?;
+            self.read_ahead(&mut ahead, ordinal, false)?;
             let block = self.read_block(ordinal)?;
             let mut check = || {
                 block.check_order()?;
