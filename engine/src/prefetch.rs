@@ -41,14 +41,21 @@ pub(crate) fn prefetch_at(bytes: &[u8], at: usize) {
     }
 }
 
+/// What an advice about memory has to begin with a multiple of: pages of the system, which are one of these.
+#[cfg(target_os = "linux")]
+const PAGE_BYTES: [usize; 2] = [4 << 10, 64 << 10];
+
 /// Asks the system to have a part of a mapped file in memory soon, without waiting for it. A hint, which may be refused.
 pub(crate) fn will_read(mapped: &[u8]) {
     #[cfg(target_os = "linux")]
     if !mapped.is_empty() {
-        let skew = mapped.as_ptr().addr() % rustix::param::page_size();
-        let start = mapped.as_ptr().wrapping_sub(skew).cast_mut().cast();
-        // SAFETY: this advice changes neither contents nor mappings, whatever lies in the pages of the slice.
-        let _refused = unsafe { rustix::mm::madvise(start, mapped.len() + skew, rustix::mm::Advice::WillNeed) };
+        let advise = |page_bytes: usize| {
+            let skew = mapped.as_ptr().addr() % page_bytes;
+            let start = mapped.as_ptr().wrapping_sub(skew).cast_mut().cast();
+            // SAFETY: this advice changes neither contents nor mappings, whatever lies in the pages of the slice.
+            unsafe { rustix::mm::madvise(start, mapped.len() + skew, rustix::mm::Advice::WillNeed) }
+        };
+        let _refused = PAGE_BYTES.into_iter().find(|page_bytes| advise(*page_bytes) != Err(rustix::io::Errno::INVAL));
     }
     #[cfg(not(target_os = "linux"))]
     let _ = mapped;

@@ -40,10 +40,13 @@ fn map_bytes(settings: &Settings) -> usize {
 }
 
 fn flags(settings: &Settings) -> EnvFlags {
-    match settings.durability {
+    let durability = match settings.durability {
         Durability::Synced => EnvFlags::empty(),
         Durability::Buffered | Durability::NoLog => EnvFlags::NO_SYNC | EnvFlags::WRITE_MAP,
-    }
+    };
+    // What LMDB's documentation recommends for data larger than memory.
+    let larger_than_memory = settings.memory_limit_mib.is_some();
+    durability | if larger_than_memory { EnvFlags::NO_READ_AHEAD } else { EnvFlags::empty() }
 }
 
 #[allow(unsafe_code)]
@@ -77,7 +80,7 @@ impl Engine for Lmdb {
     const NOTES: &'static str = "A B-tree in mapped memory without a log or background work, and without compression. \
         `buffered` is `MDB_NOSYNC | MDB_WRITEMAP`: a transaction is in the operating system's hands when it is \
         committed and survives a killed process, but after power loss LMDB promises no consistent database, where logs \
-        promise a prefix of the writes. `no-log` is the same. `synced` has neither flag. Each put and each get is a \
+        promise a prefix of the writes. `no-log` is the same. `synced` has neither flag. Under a memory limit `MDB_NORDAHEAD`. Each put and each get is a \
         transaction of its own; one writer at a time; values are visited in place, in the map. It has no cache of its \
         own and no budget: its memory is the operating system's page cache. Bulk loads: `MDB_APPEND` in one \
         transaction. Scans are read transactions. Keys are at most 511 bytes. A full disk is a signal, not an error, \
