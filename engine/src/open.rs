@@ -37,6 +37,9 @@ mod insert;
 /// The lock file.
 const LOCK: &str = "LOCK";
 
+/// How many times the memory there is tables are mapped.
+const MAPPED_PER_MEMORY: u64 = 8;
+
 /// The first log segment of a database.
 const FIRST_SEGMENT: u64 = 1;
 
@@ -176,10 +179,9 @@ impl Opened {
         let limits = options.limits();
         let block_cache = Arc::new(BlockCache::new(limits.block_cache_bytes));
         let purger = Arc::new(Purger::default());
-        let mmap_limit_bytes = options
-            .mmap_limit_bytes
-            .or_else(|| options.file_system.memory_bytes().map(|bytes| bytes / 2))
-            .unwrap_or(1 << 30);
+        let memory_bytes = options.file_system.memory_bytes();
+        // Far beyond memory; 8 GiB where that cannot be told.
+        let mmap_limit_bytes = memory_bytes.unwrap_or(1 << 30).saturating_mul(MAPPED_PER_MEMORY);
         let tables = Arc::new(TableCache::new(
             options.file_system.clone(),
             directory.to_owned(),
@@ -188,7 +190,9 @@ impl Opened {
                 max_open_tables: options.max_open_tables,
                 max_memory_bytes: limits.table_memory_bytes as u64,
                 mmap_reads: options.mmap_reads,
-                mmap_limit_bytes,
+                mmap_limit_bytes: options.mmap_limit_bytes.unwrap_or(mmap_limit_bytes),
+                // What the budget leaves to the system's cache.
+                cache_bytes: memory_bytes.map_or(u64::MAX, |bytes| bytes.saturating_sub(options.memory_bytes as u64)),
             },
             purger.clone(),
         ));

@@ -152,7 +152,7 @@ impl Options {
     }
 
     /// How many bytes of tables may be mapped; tables opened beyond are read with system calls through the block cache.
-    /// Default: half of the machine's memory.
+    /// Default: eight times the memory that the process may use (of its control group, or the machine's).
     pub fn mmap_limit_bytes(mut self, bytes: u64) -> Self {
         self.mmap_limit_bytes = Some(bytes);
         self

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+#[cfg(target_os = "linux")]
+mod cgroup;
 mod fault;
 mod mapping;
 mod os;
@@ -72,7 +74,8 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
     /// [`io::ErrorKind::WouldBlock`].
     fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Box<dyn FileLock>>;
 
-    /// The memory of the machine in bytes, as far as it can be told; bounds how much is read through mappings.
+    /// The memory that the process may use, the system's cache of its files included, in bytes, as far as it can be told:
+    /// decides how tables are read.
     fn memory_bytes(&self) -> Option<u64>;
 }
 

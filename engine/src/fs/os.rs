@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+#[cfg(target_os = "linux")]
+use super::cgroup::memory_limit;
 use super::mapping::{MappingWriter, map_read_only, write_zeros};
 use super::writeback;
 use super::{DirEntry, FileLock, FileSystem, LockKind, MappedFile, ReadableFile, WritableFile};
@@ -141,7 +143,8 @@ impl FileSystem for OsFileSystem {
         let info = rustix::system::sysinfo();
         #[allow(clippy::unnecessary_cast, reason = "the field's width differs between targets")]
         let total = info.totalram as u64;
-        Some(total.saturating_mul(u64::from(info.mem_unit.max(1))))
+        let machine = total.saturating_mul(u64::from(info.mem_unit.max(1)));
+        Some(memory_limit().unwrap_or(u64::MAX).min(machine))
     }
 
     #[cfg(not(target_os = "linux"))]

@@ -68,6 +68,8 @@ struct OpenTotals {
     tables: AtomicU64,
     memory_bytes: AtomicU64,
     mapped_bytes: AtomicU64,
+    /// What of the mapped bytes the system can keep in memory.
+    cache_bytes: u64,
 }
 
 /// A table's share of the totals, given back on drop.
@@ -85,6 +87,12 @@ impl OpenLease {
         totals.memory_bytes.fetch_add(memory_bytes, Ordering::Relaxed);
         totals.mapped_bytes.fetch_add(mapped_bytes, Ordering::Relaxed);
         OpenLease { totals: Arc::clone(totals), memory_bytes, mapped_bytes }
+    }
+
+    /// Whether more is mapped than the system can keep in memory.
+    #[inline]
+    pub(super) fn is_beyond_memory(&self) -> bool {
+        self.totals.mapped_bytes.load(Ordering::Relaxed) > self.totals.cache_bytes
     }
 }
 
@@ -107,6 +115,8 @@ pub(crate) struct TableCacheLimits {
     pub(crate) mmap_reads: bool,
     /// All mappings together; tables opened beyond are read with system calls.
     pub(crate) mmap_limit_bytes: u64,
+    /// How much of the tables' files the system can keep in memory.
+    pub(crate) cache_bytes: u64,
 }
 
 /// Opens tables and keeps at most a set number of them open.
@@ -165,7 +175,7 @@ impl TableCache {
             block_cache,
             limits: TableCacheLimits { max_open_tables: limits.max_open_tables.max(1), ..limits },
             purger,
-            totals: Arc::default(),
+            totals: Arc::new(OpenTotals { cache_bytes: limits.cache_bytes, ..OpenTotals::default() }),
             clock: Mutex::default(),
             handles: Mutex::default(),
             keep_all: AtomicBool::new(false),

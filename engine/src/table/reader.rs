@@ -377,11 +377,12 @@ impl Table {
         }
     }
 
-    /// Asks the system for data block `ordinal` as a whole if it was never read: its pages would come one by one, each
-    /// when it is touched.
+    /// Asks the system for data block `ordinal` as a whole if it was never read, or may be in memory no longer: its pages
+    /// would come one by one, each when it is touched.
     #[inline]
     pub(super) fn will_read_block(&self, ordinal: usize) -> Result<()> {
-        if matches!(self.source, Source::Map(_)) && !self.is_verified(ordinal) {
+        let may_be_cold = || !self.is_verified(ordinal) || self.lease.as_ref().is_some_and(OpenLease::is_beyond_memory);
+        if matches!(self.source, Source::Map(_)) && may_be_cold() {
             self.will_read(self.block_range(ordinal)?);
         }
         Ok(())

@@ -344,6 +344,7 @@ fn cache(fs: &MemFs, max_open: usize, mmap_limit: u64) -> (Arc<TableCache>, Arc<
         max_memory_bytes: 1 << 20,
         mmap_reads: true,
         mmap_limit_bytes: mmap_limit,
+        cache_bytes: u64::MAX,
     };
     let cache = TableCache::new(Arc::new(fs.clone()), dir(), blocks, limits, Arc::clone(&purger));
     (Arc::new(cache), purger)
@@ -464,6 +465,7 @@ fn open_tables_stay_within_their_memory() {
         max_memory_bytes: 3 * table_bytes,
         mmap_reads: false,
         mmap_limit_bytes: 0,
+        cache_bytes: u64::MAX,
     };
     let few = TableCache::new(Arc::new(fs.clone()), dir(), Arc::new(BlockCache::new(0)), limits, Arc::default());
     let few = Arc::new(few);
