@@ -155,3 +155,53 @@ pub(super) fn map_read_only(file: &File) -> io::Result<Bytes> {
     let _refused = mmap.advise(Advice::Random);
     Ok(Bytes::from_owner(mmap))
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::prefetch::will_read;
+
+    const PAGE_BYTES: usize = 4 << 10;
+
+    /// Which pages of a mapping are in memory.
+    fn resident(mapped: &[u8]) -> Vec<bool> {
+        let mut pages = vec![0u8; mapped.len().div_ceil(PAGE_BYTES)];
+        // SAFETY: the range is a mapping, which begins with a page, and `pages` has a byte for each of its pages.
+        let answer =
+            unsafe { libc::mincore(mapped.as_ptr().cast_mut().cast(), mapped.len(), pages.as_mut_ptr().cast()) };
+        assert_eq!(answer, 0);
+        pages.iter().map(|page| page & 1 == 1).collect()
+    }
+
+    #[test]
+    fn a_touch_brings_in_its_page_and_what_is_asked_for_comes_without_one() {
+        const MIB: usize = 1 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, vec![7; 4 * MIB]).unwrap();
+        let file = File::open(&path).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let bytes = map_read_only(&file).unwrap();
+        if resident(&bytes).contains(&true) {
+            eprintln!("skipped: this filesystem keeps its files in memory");
+            return;
+        }
+        assert_eq!(std::hint::black_box(bytes[MIB]), 7);
+        let touched = resident(&bytes).iter().filter(|page| **page).count();
+        assert!((1..=4).contains(&touched), "{touched} pages for one byte");
+
+        let asked = 2 * MIB + 5..2 * MIB + MIB / 2;
+        will_read(&bytes[asked.clone()]);
+        will_read(&[]);
+        let pages = asked.start / PAGE_BYTES..asked.end.div_ceil(PAGE_BYTES);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !resident(&bytes)[pages.clone()].iter().all(|page| *page) {
+            assert!(Instant::now() < deadline, "it never came");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!resident(&bytes)[3 * MIB / PAGE_BYTES..].contains(&true), "nobody asked for that");
+    }
+}

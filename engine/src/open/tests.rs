@@ -214,12 +214,12 @@ impl FileSystem for SmallMachine {
         self.0.lock(path, kind)
     }
     fn memory_bytes(&self) -> Option<u64> {
-        Some(1 << 20)
+        Some(64 << 10)
     }
 }
 
 #[test]
-fn tables_are_mapped_up_to_half_of_the_machines_memory() {
+fn tables_are_mapped_up_to_eight_times_the_memory_there_is() {
     let fs = SimFileSystem::new();
     let db = options(&fs).file_system(Arc::new(SmallMachine(fs.clone()))).open(DIRECTORY).unwrap();
     for name in ["a", "b"] {

@@ -381,11 +381,17 @@ impl Table {
     /// would come one by one, each when it is touched.
     #[inline]
     pub(super) fn will_read_block(&self, ordinal: usize) -> Result<()> {
-        let may_be_cold = || !self.is_verified(ordinal) || self.lease.as_ref().is_some_and(OpenLease::is_beyond_memory);
-        if matches!(self.source, Source::Map(_)) && may_be_cold() {
+        let is_mapped = matches!(self.source, Source::Map(_));
+        if is_mapped && (!self.is_verified(ordinal) || self.may_be_cold_again()) {
             self.will_read(self.block_range(ordinal)?);
         }
         Ok(())
+    }
+
+    /// Whether what was read may be in memory no longer.
+    #[inline]
+    pub(super) fn may_be_cold_again(&self) -> bool {
+        self.lease.as_ref().is_some_and(OpenLease::is_beyond_memory)
     }
 
     /// Asks the system for what a pass that comes to data block `ordinal` will read next.

@@ -360,6 +360,31 @@ fn level(fs: &MemFs, cache: &Arc<TableCache>, tables: u64, each: u64) -> Arc<[Ar
         .collect()
 }
 
+/// With more mapped than memory holds, blocks that were read before are asked for again.
+#[test]
+fn tables_know_when_more_is_mapped_than_memory_holds() {
+    let fs = MemFs::default();
+    let purger = Arc::new(Purger::default());
+    let metas: Vec<_> =
+        (0..2).map(|t| write_table(&fs, t + 1, options(512, 10, false), &numbered(0..1000)).unwrap()).collect();
+    let limits = TableCacheLimits {
+        max_open_tables: 10,
+        max_memory_bytes: 1 << 20,
+        mmap_reads: true,
+        mmap_limit_bytes: u64::MAX,
+        cache_bytes: metas[0].file_bytes + metas[1].file_bytes / 2,
+    };
+    let blocks = Arc::new(BlockCache::new(1 << 20));
+    let cache = Arc::new(TableCache::new(Arc::new(fs), dir(), blocks, limits, purger));
+    let open = |at: usize| TableHandle::new(metas[at].clone(), Arc::clone(&cache)).table_arc().unwrap();
+    let first = open(0);
+    assert!(!first.may_be_cold_again());
+    let second = open(1);
+    assert!(first.may_be_cold_again() && second.may_be_cold_again());
+    drop(second);
+    assert!(!first.may_be_cold_again());
+}
+
 #[test]
 fn a_level_reads_as_one_table_also_when_few_tables_may_be_open() {
     let fs = MemFs::default();
