@@ -160,14 +160,20 @@ fn measure(
     let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / entries as f64;
     Ok(Measured {
         value_bytes: value_bytes as f64,
-        put_memory: put_memory.each(),
+        put_memory: with_index(put_memory.each()),
         put_upper: each(flushed.flushed_bytes, 0),
         put_bottom: each(compacted.table_bytes, 0),
         put_log: each(filled.log_bytes, 0),
-        delete_memory: delete_memory.each(),
+        delete_memory: with_index(delete_memory.each()),
         tombstone: each(flushed_deletes.flushed_bytes, flushed.flushed_bytes),
         delete_log: each(deleted.log_bytes, filled.log_bytes),
     })
+}
+
+/// What an entry of `bytes` takes of a memtable that is full: its index, which is made as large as it will have to be, has
+/// two slots of eight bytes for each key, and at most an eighth of the memtable.
+fn with_index(bytes: f64) -> f64 {
+    bytes / (1.0 - (16.0 / bytes).min(0.125))
 }
 
 /// What entries take in a memtable, which grows in chunks: what it held when it last needed another one was full.
@@ -178,10 +184,13 @@ struct MemoryOfEntries {
     latest: (u64, u64),
 }
 
+/// Up to here a memtable of the size that is written to has no index.
+const WITHOUT_INDEX_BYTES: u64 = 256 << 10;
+
 impl MemoryOfEntries {
     fn note(&mut self, entries: u64, keyspace: &Keyspace) {
         const NOTED_EACH: u64 = 32;
-        if !entries.is_multiple_of(NOTED_EACH) {
+        if !entries.is_multiple_of(NOTED_EACH) || self.latest.1 > WITHOUT_INDEX_BYTES {
             return;
         }
         let bytes = keyspace.metrics().memtable_bytes;

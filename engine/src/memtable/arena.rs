@@ -296,11 +296,13 @@ pub(super) struct Slab<T> {
 unsafe impl<T: Sync> Sync for Slab<T> {}
 
 impl<T> Slab<T> {
-    /// About `bytes` bytes of what `make` makes: as many chunks of the pool as come next to it, or else a power of two.
-    pub(super) fn new(pool: &Arc<ArenaPool>, bytes: usize, make: impl Fn() -> T) -> Self {
+    /// About `bytes` bytes of what `make` makes, and no more than `most_bytes`: as many chunks of the pool as come next to
+    /// it, or else a power of two.
+    pub(super) fn new(pool: &Arc<ArenaPool>, bytes: usize, most_bytes: usize, make: impl Fn() -> T) -> Self {
         const { assert!(size_of::<T>().is_power_of_two() && align_of::<T>() <= LINE_BYTES && !needs_drop::<T>()) };
-        let chunks: Vec<Chunk> = match (bytes + pool.chunk_bytes / 2) / pool.chunk_bytes {
-            0 => vec![Chunk::new(1 << bytes.max(size_of::<T>()).ilog2())],
+        let count = (bytes + pool.chunk_bytes / 2) / pool.chunk_bytes;
+        let chunks: Vec<Chunk> = match count.min(most_bytes / pool.chunk_bytes) {
+            0 => vec![Chunk::new(1 << bytes.min(most_bytes).max(size_of::<T>()).ilog2())],
             count => (0..count).map(|_| pool.take()).collect(),
         };
         let chunk_bytes = chunks[0].bytes;
@@ -458,19 +460,22 @@ mod tests {
         for (bytes, expected) in
             [(0, 8), (8, 8), (100, 64), (CHUNK_BYTES / 2 - 1, CHUNK_BYTES / 4), (CHUNK_BYTES / 2, CHUNK_BYTES)]
         {
-            let slab = Slab::new(&Arc::new(ArenaPool::new(0, CHUNK_BYTES)), bytes, || 7u64);
+            let slab = Slab::new(&Arc::new(ArenaPool::new(0, CHUNK_BYTES)), bytes, usize::MAX, || 7u64);
             assert_eq!((slab.bytes(), slab.len()), (expected, expected / 8), "{bytes}");
             assert!((0..slab.len()).all(|at| *slab.at(at) == 7));
         }
         let pool = Arc::new(ArenaPool::new(16 * CHUNK_BYTES, CHUNK_BYTES));
-        let slab = Slab::new(&pool, 5 * CHUNK_BYTES / 2, || AtomicBool::new(false));
+        let slab = Slab::new(&pool, 5 * CHUNK_BYTES / 2, 3 * CHUNK_BYTES, || AtomicBool::new(false));
         assert_eq!((slab.bytes(), pool.chunks.lock().in_use), (3 * CHUNK_BYTES, 3));
         for at in (0..slab.len()).step_by(4099) {
             assert!(!slab.at(at).swap(true, Ordering::Relaxed), "{at} is another one's place");
         }
         drop(slab);
         assert_eq!((pool.bytes(), pool.chunks.lock().in_use), (3 * CHUNK_BYTES, 0));
-        let again = Slab::new(&pool, CHUNK_BYTES, || AtomicBool::new(false));
+        let again = Slab::new(&pool, CHUNK_BYTES, CHUNK_BYTES, || AtomicBool::new(false));
         assert!((0..again.len()).all(|at| !again.at(at).load(Ordering::Relaxed)), "what was there before is gone");
+        for (most, expected) in [(3 * CHUNK_BYTES - 1, 2 * CHUNK_BYTES), (CHUNK_BYTES - 1, CHUNK_BYTES / 2)] {
+            assert_eq!(Slab::new(&pool, 9 * CHUNK_BYTES, most, || 0u8).bytes(), expected, "at most {most}");
+        }
     }
 }

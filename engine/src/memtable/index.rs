@@ -68,10 +68,10 @@ struct Index {
 }
 
 impl Index {
-    /// An empty one of about `bytes` bytes.
-    fn new(pool: &Arc<ArenaPool>, bytes: usize) -> Self {
+    /// An empty one of about `bytes` bytes, and at most `most_bytes` (but one bucket).
+    fn new(pool: &Arc<ArenaPool>, bytes: usize, most_bytes: usize) -> Self {
         let free = || Bucket(std::array::from_fn(|_| AtomicPtr::new(null_mut())));
-        Index { buckets: Slab::new(pool, bytes, free) }
+        Index { buckets: Slab::new(pool, bytes, most_bytes, free) }
     }
 
     #[inline]
@@ -199,7 +199,7 @@ impl<R: Representation> Indexed<R> {
         });
         let entry_bytes = bytes / count.max(1) + NODE_BYTES_PER_ENTRY;
         let wanted_bytes = self.expected_bytes / entry_bytes / KEYS_PER_BUCKET * size_of::<Bucket>();
-        let index = Index::new(&self.pool, wanted_bytes.min(self.expected_bytes / LARGEST_SHARE));
+        let index = Index::new(&self.pool, wanted_bytes, self.expected_bytes / LARGEST_SHARE);
         // SAFETY: as in `insert`.
         records.for_each(|record| unsafe { index.insert(hash_key(record.key()), record) });
         // Nobody else can set it: insertions come one at a time.
@@ -249,7 +249,7 @@ mod tests {
     fn keys_with_one_hash_are_told_apart() {
         const HASH: u64 = 0x1234_5678_9abc_def0;
         let pool = Arc::new(ArenaPool::new(0, 1 << 20));
-        let (mut arena, index) = (Arena::new(&pool), Index::new(&pool, 1 << 10));
+        let (mut arena, index) = (Arena::new(&pool), Index::new(&pool, 1 << 10, usize::MAX));
         let find = |index: &Index, n, seqno| match index.find(&Lookup { hash: HASH, ..Lookup::new(&key(n), seqno) }) {
             Answer::Is(record) => Some(record.trailer.seqno()),
             Answer::Absent | Answer::Unknown => None,
@@ -268,7 +268,8 @@ mod tests {
     fn what_it_holds_it_finds_and_what_it_does_not_hold_is_absent() {
         const KEYS: u64 = 8192;
         let pool = Arc::new(ArenaPool::new(0, 1 << 20));
-        let (mut arena, index) = (Arena::new(&pool), Index::new(&pool, KEYS as usize / KEYS_PER_BUCKET * LINE_BYTES));
+        let (mut arena, index) =
+            (Arena::new(&pool), Index::new(&pool, KEYS as usize / KEYS_PER_BUCKET * LINE_BYTES, usize::MAX));
         let mut full = 0;
         for n in 0..KEYS {
             let record = Record::allocate(&mut arena, &key(n), put(n + 1), b"value");
@@ -292,7 +293,7 @@ mod tests {
     #[test]
     fn a_closed_bucket_answers_nothing_more_than_it_did() {
         let pool = Arc::new(ArenaPool::new(0, 1 << 20));
-        let (mut arena, index) = (Arena::new(&pool), Index::new(&pool, LINE_BYTES));
+        let (mut arena, index) = (Arena::new(&pool), Index::new(&pool, LINE_BYTES, LINE_BYTES));
         let record = Record::allocate(&mut arena, &key(1), put(1), b"");
         // SAFETY: the arena is dropped after the index.
         unsafe { index.insert(hash_key(&key(1)), record.as_ref()) };
