@@ -4,7 +4,6 @@
 
 use std::alloc::{self, Layout};
 use std::marker::PhantomData;
-use std::mem::needs_drop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -282,10 +281,11 @@ impl Drop for Arena {
     }
 }
 
-/// A fixed number of `T`, which lie in one chunk or in several of the pool's, and need not be dropped.
+/// A fixed number of `T`, which lie in one chunk or in several of the pool's. They are never dropped: `T` owns nothing.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     chunks: Vec<Chunk>,
+    bytes: usize,
     /// How many of them lie in one chunk, as a power of two.
     chunk_len_log2: u32,
     pool: Arc<ArenaPool>,
@@ -299,19 +299,21 @@ impl<T> Slab<T> {
     /// About `bytes` bytes of what `make` makes, and no more than `most_bytes`: as many chunks of the pool as come next to
     /// it, or else a power of two.
     pub(super) fn new(pool: &Arc<ArenaPool>, bytes: usize, most_bytes: usize, make: impl Fn() -> T) -> Self {
-        const { assert!(size_of::<T>().is_power_of_two() && align_of::<T>() <= LINE_BYTES && !needs_drop::<T>()) };
+        const { assert!(align_of::<T>() <= LINE_BYTES, "chunks begin with a cache line") };
         let count = (bytes + pool.chunk_bytes / 2) / pool.chunk_bytes;
         let chunks: Vec<Chunk> = match count.min(most_bytes / pool.chunk_bytes) {
-            0 => vec![Chunk::new(1 << bytes.min(most_bytes).max(size_of::<T>()).ilog2())],
+            0 => vec![Chunk::new((1 << bytes.min(most_bytes).max(1).ilog2()).max(size_of::<T>()))],
             count => (0..count).map(|_| pool.take()).collect(),
         };
         let chunk_bytes = chunks[0].bytes;
-        let len = chunk_bytes / size_of::<T>();
+        // All of it, for what is as large as a power of two; a model's atomics are larger.
+        let len = 1 << (chunk_bytes / size_of::<T>()).ilog2();
         for chunk in &chunks {
             // SAFETY: the chunk has room for `len` of `T`, is aligned to cache lines or more, and nobody else has it.
             (0..len).for_each(|at| unsafe { chunk.start.cast::<T>().add(at).write(make()) });
         }
-        Slab { chunks, chunk_len_log2: len.ilog2(), pool: Arc::clone(pool), content: PhantomData }
+        let bytes = chunk_bytes * chunks.len();
+        Slab { chunks, bytes, chunk_len_log2: usize::ilog2(len), pool: Arc::clone(pool), content: PhantomData }
     }
 
     /// How many there are.
@@ -321,7 +323,7 @@ impl<T> Slab<T> {
 
     /// Memory held, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.len() * size_of::<T>()
+        self.bytes
     }
 
     /// The one at `at`, which is below [`len`](Self::len).
