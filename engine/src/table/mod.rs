@@ -1,5 +1,6 @@
 //! Immutable sorted files (SSTables).
 
+mod bits;
 pub(crate) mod block;
 pub(crate) mod builder;
 pub(crate) mod filter;

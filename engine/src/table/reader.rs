@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
 use super::TableMeta;
+use super::bits::Bits;
 use super::block::{Block, Reason};
 use super::filter::{Filter, LINE_BYTES};
 use super::format::{FOOTER_BYTES, Footer, Handle, TAG_LZ4, TAG_RAW, TRAILER_BYTES, decompress, unseal};
@@ -55,7 +55,9 @@ pub(crate) struct Table {
     /// The number of all entries where the file does not know it; see [`Origin`](super::properties::Origin).
     seqno: Option<SeqNo>,
     /// One bit a data block: it is uncompressed, mapped, and was found intact. All clear when not mapped.
-    verified: Box<[AtomicU64]>,
+    verified: Bits,
+    /// Those found compressed, which are read through the cache. All clear when not mapped.
+    compressed: Bits,
     cache: Arc<BlockCache>,
     /// Counts the table as open as long as it lives.
     lease: Option<OpenLease>,
@@ -135,7 +137,7 @@ impl Table {
             return Err(damaged(footer.index.offset, "index and properties disagree on the number of data blocks"));
         }
         let filter = open_filter(&source, path, number, footer.filter, properties.filter_probes)?;
-        let words = if mode == ReadMode::Map { index.len().div_ceil(64) } else { 0 };
+        let mapped_blocks = if mode == ReadMode::Map { index.len() } else { 0 };
         Ok(Table {
             path: path.to_owned(),
             number,
@@ -144,7 +146,8 @@ impl Table {
             filter,
             properties,
             seqno: None,
-            verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            verified: Bits::new(mapped_blocks),
+            compressed: Bits::new(mapped_blocks),
             cache: Arc::clone(cache),
             lease: None,
         })
@@ -187,7 +190,8 @@ impl Table {
             Source::File(_) => self.index.bytes() + self.filter.as_ref().map_or(0, Filter::bytes),
         };
         let keys = self.properties.smallest.len() + self.properties.largest.len() + self.properties.origin.name.len();
-        (size_of::<Table>() + held + keys + self.index.extra_bytes() + 8 * self.verified.len()) as u64
+        let bits = self.verified.bytes() + self.compressed.bytes();
+        (size_of::<Table>() + held + keys + self.index.extra_bytes() + bits) as u64
     }
 
     /// Bytes of the file that are mapped; 0 in [`ReadMode::Pread`].
@@ -256,7 +260,7 @@ impl Table {
         }
         self.will_read_block(ordinal)?;
         if let Source::Map(map) = &self.source
-            && (self.is_verified(ordinal) || self.verify_mapped(map, ordinal)?)
+            && self.is_in_place(map, ordinal)?
         {
             let (handle, payload) = self.mapped_payload(map, ordinal)?;
             let block = Block::parse(payload).map_err(|reason| self.damaged(handle, reason))?.numbered(self.seqno);
@@ -297,7 +301,7 @@ impl Table {
     /// Data block `ordinal` where it is mapped; `None` if it is not, or compressed.
     fn mapped_block(&self, ordinal: usize) -> Result<Option<Block<Bytes>>> {
         if let Source::Map(map) = &self.source
-            && (self.is_verified(ordinal) || self.verify_mapped(map, ordinal)?)
+            && self.is_in_place(map, ordinal)?
         {
             let (handle, payload) = self.mapped_payload(map, ordinal)?;
             let block = Block::parse(map.slice_ref(payload)).map_err(|reason| self.damaged(handle, reason))?;
@@ -334,11 +338,16 @@ impl Table {
         self.index.handle(ordinal).map_err(|reason| self.damaged(Handle::default(), reason))
     }
 
+    /// Whether data block `ordinal` was found intact in its place, and whether it was found compressed.
+    #[cfg(test)]
+    pub(super) fn is_known(&self, ordinal: usize) -> (bool, bool) {
+        (self.verified.get(ordinal), self.compressed.get(ordinal))
+    }
+
+    /// Whether mapped block `ordinal` is uncompressed, and so read where it lies; intact then.
     #[inline]
-    fn is_verified(&self, ordinal: usize) -> bool {
-        // Relaxed: the bit is no more than the memory of a check of bytes that never change; whoever sees it late
-        // checks again.
-        self.verified.get(ordinal / 64).is_some_and(|word| word.load(Ordering::Relaxed) >> (ordinal % 64) & 1 == 1)
+    fn is_in_place(&self, map: &Bytes, ordinal: usize) -> Result<bool> {
+        Ok(self.verified.get(ordinal) || (!self.compressed.get(ordinal) && self.verify_mapped(map, ordinal)?))
     }
 
     #[inline]
@@ -378,11 +387,12 @@ impl Table {
     }
 
     /// Asks the system for data block `ordinal` as a whole if it was never read, or may be in memory no longer: its pages
-    /// would come one by one, each when it is touched.
+    /// would come one by one, each when it is touched. Not for a compressed one, which may be in the cache.
     #[inline]
     pub(super) fn will_read_block(&self, ordinal: usize) -> Result<()> {
         let is_mapped = matches!(self.source, Source::Map(_));
-        if is_mapped && (!self.is_verified(ordinal) || self.may_be_cold_again()) {
+        let may_be_cold = !self.verified.get(ordinal) || self.may_be_cold_again();
+        if is_mapped && may_be_cold && !self.compressed.get(ordinal) {
             self.will_read(self.block_range(ordinal)?);
         }
         Ok(())
@@ -415,13 +425,11 @@ impl Table {
         let tag = handle.end().and_then(|end| map.get(usize::try_from(end).ok()?.checked_sub(TRAILER_BYTES)?));
         // A damaged tag leads to a checksum mismatch on either way.
         if tag != Some(&TAG_RAW) {
+            self.compressed.set(ordinal);
             return Ok(false);
         }
         self.read_block(ordinal)?;
-        if let Some(word) = self.verified.get(ordinal / 64) {
-            // Relaxed: see `is_verified`.
-            word.fetch_or(1 << (ordinal % 64), Ordering::Relaxed);
-        }
+        self.verified.set(ordinal);
         Ok(true)
     }
 

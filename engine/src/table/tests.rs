@@ -360,6 +360,22 @@ fn level(fs: &MemFs, cache: &Arc<TableCache>, tables: u64, each: u64) -> Arc<[Ar
         .collect()
 }
 
+/// A compressed block is looked at in the file once: after that the cache has it, and the system need not be asked.
+#[test]
+fn a_compressed_block_is_known_as_one() {
+    let fs = MemFs::default();
+    let entries = numbered(0..1000);
+    for compressed in [false, true] {
+        write_table(&fs, 1, options(512, 10, compressed), &entries).unwrap();
+        let table = open_table(&fs, 1, ReadMode::Map).unwrap();
+        assert_eq!(table.is_known(0), (false, false));
+        for _ in 0..2 {
+            assert_eq!(get(&table, &entries[0].0, MAX_SEQNO).unwrap().as_ref(), Some(&entries[0]));
+            assert_eq!(table.is_known(0), (!compressed, compressed));
+        }
+    }
+}
+
 /// With more mapped than memory holds, blocks that were read before are asked for again.
 #[test]
 fn tables_know_when_more_is_mapped_than_memory_holds() {
