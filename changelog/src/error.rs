@@ -62,6 +62,16 @@ pub enum Error {
     /// An argument is outside what is allowed; nothing was done.
     #[error("invalid argument: {0}")]
     InvalidArgument(String),
+    /// A write is larger than a message of the log may be; nothing was written.
+    #[error(
+        "a write of {message_bytes} bytes, key and value together, where the log takes at most {max_message_bytes}"
+    )]
+    TooLarge {
+        /// Key and value together, in bytes.
+        message_bytes: usize,
+        /// What is allowed.
+        max_message_bytes: usize,
+    },
     /// The source does not hold the position asked for.
     #[error("position {position} is outside the log, which goes from {oldest} to {newest}")]
     PositionOutOfRange {

@@ -24,6 +24,7 @@
 //! metadata.
 
 pub mod codec;
+pub mod store;
 
 mod error;
 mod file;

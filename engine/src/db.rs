@@ -54,6 +54,10 @@ impl Db {
         Db(Arc::new(handle))
     }
 
+    pub(crate) fn from_handle(handle: Arc<DbHandle>) -> Self {
+        Db(handle)
+    }
+
     #[cfg(test)]
     pub(crate) fn handle(&self) -> &Arc<DbHandle> {
         &self.0

@@ -4,7 +4,7 @@ use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use crate::batch::{KeyspaceId, WriteBatch};
-use crate::db::DbHandle;
+use crate::db::{Db, DbHandle};
 use crate::error::{Error, Result};
 use crate::iter::{Iter, KeyBounds, bounds_of, prefix_bounds};
 use crate::key::{Lookup, MAX_SEQNO, SeqNo};
@@ -52,6 +52,22 @@ impl Keyspace {
     /// The keyspace's name.
     pub fn name(&self) -> &KeyspaceName {
         &self.tree.name
+    }
+
+    /// The database that the keyspace belongs to.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// # let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put("k", "v")?;
+    /// let before = ks.db().snapshot();
+    /// ks.delete("k")?;
+    /// assert_eq!(before.get(&ks, "k")?.unwrap(), "v");
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
+    pub fn db(&self) -> Db {
+        Db::from_handle(self.db.clone())
     }
 
     // ---- reading ----
@@ -416,7 +432,6 @@ impl Keyspace {
         self.tree.id
     }
 
-    /// Which open database this handle belongs to.
     /// What a get made now would read, for [`internals`](crate::internals).
     #[cfg(feature = "internals")]
     pub(crate) fn latest(&self) -> Result<(Arc<View>, SeqNo)> {
@@ -426,6 +441,7 @@ impl Keyspace {
         Ok((view, seqno))
     }
 
+    /// Which open database this handle belongs to.
     pub(crate) fn database(&self) -> u64 {
         self.db.store.instance
     }
