@@ -249,10 +249,14 @@ fn a_cache_stays_within_its_bytes_and_hands_writes_down_when_it_has_to() {
     let options = CacheOptions::new().cache_bytes(10_000).write_batch_bytes(2_000);
     let store = Cached::new(probe.clone(), options).unwrap();
     for number in 0..200u8 {
+        let is_within = || {
+            let statistics = store.statistics();
+            assert!(statistics.cache_bytes <= 10_000 && statistics.dirty_bytes <= 2_000, "{statistics:?}");
+        };
         store.put(&[number], &[number; 100]).unwrap();
+        is_within();
         store.get(&[number, 0]).unwrap();
-        let statistics = store.statistics();
-        assert!(statistics.cache_bytes <= 10_000 && statistics.dirty_bytes <= 2_000, "{statistics:?}");
+        is_within();
     }
     // Larger than what may be held back: written at once, in one batch, after what was held back.
     let held_back = probe.batches.lock().len();

@@ -1,6 +1,5 @@
 //! A store in memory.
 
-use std::cmp::Ordering;
 use std::ops::Bound;
 
 use imbl::OrdMap;
@@ -98,13 +97,10 @@ struct MemoryEntries {
 }
 
 impl MemoryEntries {
-    /// Whether no key lies between the bounds: a map refuses to be asked for such a range.
-    fn is_empty(&self) -> bool {
+    /// Whether the bounds are reversed: a map refuses to be asked for such a range.
+    fn is_reversed(&self) -> bool {
         match (&self.from, &self.to) {
-            (Bound::Included(from), Bound::Included(to)) => from > to,
-            (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {
-                from.cmp(to) != Ordering::Less
-            }
+            (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => from > to,
             _ => false,
         }
     }
@@ -113,7 +109,7 @@ impl MemoryEntries {
         &mut self,
         pick: impl FnOnce(&mut dyn DoubleEndedIterator<Item = (&Slice, &Slice)>) -> Option<(Slice, Slice)>,
     ) -> Option<(Slice, Slice)> {
-        if self.is_empty() {
+        if self.is_reversed() {
             return None;
         }
         pick(&mut self.map.range((self.from.clone(), self.to.clone())))
