@@ -97,22 +97,8 @@ struct MemoryEntries {
 }
 
 impl MemoryEntries {
-    /// Whether the bounds are reversed: a map refuses to be asked for such a range.
-    fn is_reversed(&self) -> bool {
-        match (&self.from, &self.to) {
-            (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => from > to,
-            _ => false,
-        }
-    }
-
-    fn take(
-        &mut self,
-        pick: impl FnOnce(&mut dyn DoubleEndedIterator<Item = (&Slice, &Slice)>) -> Option<(Slice, Slice)>,
-    ) -> Option<(Slice, Slice)> {
-        if self.is_reversed() {
-            return None;
-        }
-        pick(&mut self.map.range((self.from.clone(), self.to.clone())))
+    fn rest(&self) -> impl DoubleEndedIterator<Item = (&Slice, &Slice)> {
+        self.map.range((self.from.clone(), self.to.clone()))
     }
 }
 
@@ -124,7 +110,7 @@ impl Iterator for MemoryEntries {
     type Item = Result<(Slice, Slice)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let entry = self.take(|range| range.next().map(cloned))?;
+        let entry = self.rest().next().map(cloned)?;
         self.from = Bound::Excluded(entry.0.clone());
         Some(Ok(entry))
     }
@@ -132,7 +118,7 @@ impl Iterator for MemoryEntries {
 
 impl DoubleEndedIterator for MemoryEntries {
     fn next_back(&mut self) -> Option<Self::Item> {
-        let entry = self.take(|range| range.next_back().map(cloned))?;
+        let entry = self.rest().next_back().map(cloned)?;
         self.to = Bound::Excluded(entry.0.clone());
         Some(Ok(entry))
     }
