@@ -87,8 +87,7 @@ pub fn decode(bytes: &[u8]) -> Result<ChangeBatch, DecodeError> {
     let name_count = input.number()?;
     let mut names: Vec<KeyspaceName> = Vec::new();
     for _ in 0..name_count {
-        let name = std::str::from_utf8(input.bytes()?).map_err(|_| DecodeError::Malformed("a name is not UTF-8"))?;
-        names.push(name.into());
+        names.push(input.name()?);
     }
     let change_count = input.number()?;
     let capacity = usize::try_from(change_count).unwrap_or(usize::MAX).min(input.0.len() / MIN_CHANGE_BYTES);
@@ -119,12 +118,12 @@ fn begin(out: &mut Vec<u8>, kind: u8, index: usize) {
     write_number(out, index as u64);
 }
 
-fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     write_number(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-fn write_number(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn write_number(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -133,7 +132,7 @@ fn write_number(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// What is left to decode.
-struct Input<'a>(&'a [u8]);
+pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Input<'a> {
     fn byte(&mut self) -> Result<u8, DecodeError> {
@@ -142,7 +141,7 @@ impl<'a> Input<'a> {
         Ok(byte)
     }
 
-    fn number(&mut self) -> Result<u64, DecodeError> {
+    pub(crate) fn number(&mut self) -> Result<u64, DecodeError> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -157,11 +156,16 @@ impl<'a> Input<'a> {
         Err(DecodeError::Malformed("a number of more than 64 bits"))
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
         let len = usize::try_from(self.number()?).unwrap_or(usize::MAX);
         let (bytes, rest) = self.0.split_at_checked(len).ok_or(DecodeError::Malformed("cut off"))?;
         self.0 = rest;
         Ok(bytes)
+    }
+
+    pub(crate) fn name(&mut self) -> Result<KeyspaceName, DecodeError> {
+        let name = std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::Malformed("a name is not UTF-8"))?;
+        Ok(name.into())
     }
 
     fn slice(&mut self) -> Result<Slice, DecodeError> {

@@ -59,6 +59,13 @@ pub enum Error {
         /// The sink's directory.
         directory: PathBuf,
     },
+    /// Another writer has taken over the log: what was not acknowledged by then is not part of it, and this one can write
+    /// no more.
+    #[error("{log}: another writer has taken over the log")]
+    Fenced {
+        /// The log: a directory, or what the names of its topics begin with.
+        log: String,
+    },
     /// An argument is outside what is allowed; nothing was done.
     #[error("invalid argument: {0}")]
     InvalidArgument(String),
@@ -104,6 +111,14 @@ pub enum Error {
     /// The sink and the database do not belong together.
     #[error("the sink and the database do not belong together: {0}")]
     Mismatch(String),
+    /// What is here cannot be brought up to date from the log: only a whole restore, into an empty directory, helps.
+    #[error("{}: the state here is stale: {reason}", directory.display())]
+    Stale {
+        /// The directory.
+        directory: PathBuf,
+        /// Why it is of no use.
+        reason: String,
+    },
     /// A restore goes into an empty or missing directory only.
     #[error("{}: a restore needs an empty directory: {reason}", directory.display())]
     NotEmpty {

@@ -26,20 +26,45 @@
 pub mod codec;
 pub mod store;
 
+mod applier;
 mod error;
 mod file;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod memory;
+#[cfg(any(feature = "kafka", feature = "nats"))]
+mod names;
+#[cfg(feature = "nats")]
+mod nats;
 mod position;
 mod restore;
+mod retry;
 mod ship;
 mod sink;
+#[cfg(feature = "snapshot")]
+mod snapshot;
+mod standby;
+mod task;
 
 pub use error::{Error, Result};
 pub use file::{FileSink, FileSinkOptions, FileSource};
+/// The client library, whose consumers and offsets [`KafkaSink::send_offsets`] takes.
+#[cfg(feature = "kafka")]
+pub use rdkafka;
+
+#[cfg(feature = "kafka")]
+pub use kafka::{KafkaOptions, KafkaSink, KafkaSource};
 pub use memory::{MemorySink, MemorySource};
+#[cfg(feature = "nats")]
+pub use nats::{NatsOptions, NatsSink, NatsSource};
 pub use position::{MAX_POSITION_BYTES, Position};
 pub use restore::{Progress, Restore, SOURCE_POSITION};
-pub use ship::{RetryPolicy, ShipOptions, Shipper, State, Status, ship};
+pub use retry::RetryPolicy;
+pub use ship::{ShipOptions, Shipper, State, Status, ship};
 pub use sink::{Batches, Sink, Source};
+#[cfg(feature = "snapshot")]
+pub use snapshot::{Pruned, SnapshotInfo, SnapshotOptions, SnapshotStore, Uploaded};
+pub use standby::{Standby, StandbyState, StandbyStatus};
+pub use task::{INPUTS_KEYSPACE, Inputs, Task, TaskOptions, TaskStore};

@@ -1,13 +1,13 @@
 //! [`Restore`]: a database from a log.
 
-use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use siltstone::fs::{FileSystem, OsFileSystem};
-use siltstone::{Change, ChangeBatch, Db, Durability, KeyspaceName, KeyspaceOptions, Options, WriteBatch};
+use siltstone::{Db, Durability, KeyspaceOptions, Options, WriteBatch};
 
+use crate::applier::Applier;
 use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::sink::Source;
@@ -69,8 +69,8 @@ pub struct Restore<S> {
     options: Options,
     /// Overrides that of the options, which cannot be asked for theirs.
     file_system: Option<Arc<dyn FileSystem>>,
-    keyspaces: HashMap<KeyspaceName, KeyspaceOptions>,
-    allow_partial: bool,
+    applier: Applier,
+    reuse: bool,
     on_progress: Option<Report>,
 }
 
@@ -82,8 +82,8 @@ impl<S: Source> Restore<S> {
             directory: PathBuf::new(),
             options: Options::new(),
             file_system: None,
-            keyspaces: HashMap::new(),
-            allow_partial: false,
+            applier: Applier::default(),
+            reuse: false,
             on_progress: None,
         }
     }
@@ -111,7 +111,7 @@ impl<S: Source> Restore<S> {
 
     /// The options that keyspace `name` is created with: they are not in the log.
     pub fn keyspace_options(mut self, name: impl AsRef<str>, options: KeyspaceOptions) -> Self {
-        self.keyspaces.insert(name.as_ref().into(), options);
+        self.applier.set_options(name.as_ref().into(), options);
         self
     }
 
@@ -119,7 +119,15 @@ impl<S: Source> Restore<S> {
     /// was let go of, or the first writes were made with [`Durability::NoLog`](siltstone::Durability::NoLog) and are in
     /// no log.
     pub fn allow_partial(mut self, allow: bool) -> Self {
-        self.allow_partial = allow;
+        self.applier.allow_partial = allow;
+        self
+    }
+
+    /// Whether state that an earlier restore, standby or task left in the directory is brought up to date instead of being
+    /// refused (default: no). Where it cannot be, because the log is another one or no longer holds what came after it, that
+    /// is [`Error::Stale`], which says why.
+    pub fn reuse(mut self, reuse: bool) -> Self {
+        self.reuse = reuse;
         self
     }
 
@@ -137,6 +145,16 @@ impl<S: Source> Restore<S> {
     /// change; whatever the source says; errors of the database. What was restored by then stays, and another run goes
     /// on from there.
     pub fn run(mut self) -> Result<(Db, Position)> {
+        let (db, position) = self.open()?;
+        let (_, newest) = self.source.bounds()?;
+        let progress = Progress { batches: 0, changes: 0, user_bytes: 0, position, newest };
+        let position = self.apply_all(&db, progress)?;
+        finish(&db, &position)?;
+        Ok((db, position))
+    }
+
+    /// Opens the database, marked as being restored, and says where to go on.
+    pub(crate) fn open(&mut self) -> Result<(Db, Position)> {
         if self.directory.as_os_str().is_empty() {
             return Err(Error::InvalidArgument("a restore needs a directory: say where with `into`".to_owned()));
         }
@@ -148,22 +166,29 @@ impl<S: Source> Restore<S> {
             }
             None => check_directory(&OsFileSystem, &self.directory)?,
         }
-        let (oldest, newest) = self.source.bounds()?;
+        let (oldest, _) = self.source.bounds()?;
+        self.applier.log_is_whole = self.source.holds_whole_state()?;
         let db = options.open(&self.directory)?;
         let position = self.begin(&db)?.unwrap_or(oldest);
-        let progress = Progress { batches: 0, changes: 0, user_bytes: 0, position, newest };
-        let position = self.apply_all(&db, progress)?;
-        let mut done = WriteBatch::new();
-        done.metadata(RESTORING, None::<&str>).metadata(SOURCE_POSITION, Some(position.as_bytes()));
-        db.write(done)?;
-        db.sync()?;
         Ok((db, position))
+    }
+
+    /// What is left of it for whoever goes on by themselves.
+    pub(crate) fn into_parts(self) -> (S, Applier) {
+        (self.source, self.applier)
     }
 
     /// Marks an empty database as being restored; where an interrupted restore had got.
     fn begin(&self, db: &Db) -> Result<Option<Position>> {
         if db.metadata(RESTORING).is_some() {
             return db.metadata(SOURCE_POSITION).map(Position::from_bytes).transpose();
+        }
+        if self.reuse
+            && let Some(position) = db.metadata(SOURCE_POSITION)
+        {
+            let position = Position::from_bytes(position)?;
+            self.check_reusable(&position)?;
+            return Ok(Some(position));
         }
         if db.last_seqno() > 0 || !db.keyspaces().is_empty() || db.metadata(SOURCE_POSITION).is_some() {
             let reason = "it holds a database that is not an interrupted restore".to_owned();
@@ -177,19 +202,22 @@ impl<S: Source> Restore<S> {
         Ok(None)
     }
 
+    /// Whether the log goes on where the state here ends.
+    fn check_reusable(&self, position: &Position) -> Result<()> {
+        match self.source.read(position) {
+            Ok(_) => Ok(()),
+            Err(error @ (Error::PositionOutOfRange { .. } | Error::Mismatch(_) | Error::InvalidArgument(_))) => {
+                Err(Error::Stale { directory: self.directory.clone(), reason: error.to_string() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn apply_all(&mut self, db: &Db, mut progress: Progress) -> Result<Position> {
-        let mut opened = HashSet::new();
         let mut reported = (0, 0);
         for batch in self.source.read(&progress.position)? {
             let (position, batch) = batch?;
-            if db.last_seqno() == 0 && batch.first_seqno() > 1 && !self.allow_partial {
-                return Err(Error::Partial {
-                    first: batch.first_seqno(),
-                    hint: "allow a partial restore, to get what there is",
-                });
-            }
-            self.open_keyspaces(db, &batch, &mut opened)?;
-            db.apply(&batch, &[(SOURCE_POSITION, position.as_bytes())])?;
+            self.applier.apply(db, &batch, &position)?;
             progress.batches += 1;
             progress.changes += batch.changes().len() as u64;
             progress.user_bytes += batch.user_bytes();
@@ -208,25 +236,15 @@ impl<S: Source> Restore<S> {
             report(progress);
         }
     }
+}
 
-    /// Creates the keyspaces that have options of their own before the batch would create them with the default ones.
-    fn open_keyspaces(&self, db: &Db, batch: &ChangeBatch, opened: &mut HashSet<KeyspaceName>) -> Result<()> {
-        if self.keyspaces.is_empty() || batch.last_seqno() <= db.last_seqno() {
-            return Ok(());
-        }
-        for change in batch.changes() {
-            let name = change.keyspace();
-            if matches!(change, Change::DropKeyspace { .. }) {
-                opened.remove(name);
-            } else if let Some(options) = self.keyspaces.get(name)
-                && !opened.contains(name)
-            {
-                db.keyspace(name, options.clone())?;
-                opened.insert(name.clone());
-            }
-        }
-        Ok(())
-    }
+/// The database is restored up to `position`, durably.
+pub(crate) fn finish(db: &Db, position: &Position) -> Result<()> {
+    let mut done = WriteBatch::new();
+    done.metadata(RESTORING, None::<&str>).metadata(SOURCE_POSITION, Some(position.as_bytes()));
+    db.write(done)?;
+    db.sync()?;
+    Ok(())
 }
 
 /// Refuses a directory with files that are not a database's, before anything is created in it. Whether a database is

@@ -64,6 +64,16 @@ pub trait Source {
     /// # Errors
     /// `PositionOutOfRange`, or whatever goes wrong.
     fn read(&self, from: &Position) -> Result<Batches>;
+
+    /// Whether what is read from the oldest position on comes to the whole state, also where the first batch is not
+    /// number 1, because compaction left out what later changes replace. `None` if the source cannot tell (the default):
+    /// then the first batch's number decides.
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    fn holds_whole_state(&self) -> Result<Option<bool>> {
+        Ok(None)
+    }
 }
 
 impl<S: Sink + ?Sized> Sink for Box<S> {
@@ -87,5 +97,9 @@ impl<S: Source + ?Sized> Source for Box<S> {
 
     fn read(&self, from: &Position) -> Result<Batches> {
         (**self).read(from)
+    }
+
+    fn holds_whole_state(&self) -> Result<Option<bool>> {
+        (**self).holds_whole_state()
     }
 }

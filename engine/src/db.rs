@@ -337,6 +337,32 @@ impl Db {
         crate::changes::remove_cursor(self, &self.0, name)
     }
 
+    /// Makes a copy of the database, as it is at some moment during the call, in `directory`, which must be empty or missing;
+    /// the last sequence number in it. It is a database of its own, to be opened, moved or uploaded: it shares the tables'
+    /// files as long as both are on one device (they are copied otherwise), and has its own log, with what the memtables
+    /// hold. Nothing is flushed, and writes go on meanwhile. What was written with
+    /// [`NoLog`](crate::Durability::NoLog) is in it as far as it was flushed.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if there is anything in the directory; `Io`, and then what was made there is removed again;
+    /// `ReadOnly`, `Closed`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let (path, copy) = (dir.path().join("db"), dir.path().join("copy"));
+    /// let db = siltstone::Db::open(&path)?;
+    /// let ks = db.keyspace("ks", Default::default())?;
+    /// ks.put("k", "before")?;
+    /// db.checkpoint(&copy)?;
+    /// ks.put("k", "after")?;
+    /// let copy = siltstone::Db::open(&copy)?;
+    /// assert_eq!(copy.keyspace("ks", Default::default())?.get("k")?.unwrap(), "before");
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
+    pub fn checkpoint(&self, directory: impl AsRef<Path>) -> Result<SeqNo> {
+        crate::checkpoint::checkpoint(&self.0, directory.as_ref())
+    }
+
     /// Reads every byte of every live table and of the log, and checks it against its checksum and against what should
     /// be there.
     pub fn verify(&self) -> Report {

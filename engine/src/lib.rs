@@ -9,6 +9,7 @@ mod batch;
 mod cache;
 mod catalog;
 mod changes;
+mod checkpoint;
 mod clock;
 mod compaction;
 mod cursor;

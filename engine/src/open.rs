@@ -41,7 +41,7 @@ const LOCK: &str = "LOCK";
 const MAPPED_PER_MEMORY: u64 = 8;
 
 /// The first log segment of a database.
-const FIRST_SEGMENT: u64 = 1;
+pub(crate) const FIRST_SEGMENT: u64 = 1;
 
 /// The id of the first keyspace.
 const FIRST_KEYSPACE: KeyspaceId = 1;
@@ -263,17 +263,17 @@ impl DbHandle {
 
 /// Random, so that the log of one database is never taken for that of another; odd, so that it is never 0.
 #[cfg(not(fuzzing))]
-fn new_database_id(directory: &Path) -> u64 {
+pub(crate) fn new_database_id(directory: &Path) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(directory) | 1
 }
 
 #[cfg(fuzzing)]
-fn new_database_id(_directory: &Path) -> u64 {
+pub(crate) fn new_database_id(_directory: &Path) -> u64 {
     crate::fuzzing::DATABASE_ID
 }
 
-fn wal_options(options: &Options) -> WalOptions {
+pub(crate) fn wal_options(options: &Options) -> WalOptions {
     WalOptions { segment_bytes: options.limits().wal_segment_bytes, max_retained_bytes: options.max_retained_wal_bytes }
 }
 

@@ -97,6 +97,10 @@ impl FileSystem for HookFileSystem {
         around(&self.hook, Op::Rename, to, || self.inner.rename(from, to))
     }
 
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        around(&self.hook, Op::Link, to, || self.inner.hard_link(from, to))
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         around(&self.hook, Op::Remove, path, || self.inner.remove_file(path))
     }

@@ -95,7 +95,7 @@ fn values_of_every_length() -> Result<()> {
         }
         assert_eq!(
             ks.iter().map(|entry| entry.map(|(_, value)| value.len())).sum::<Result<usize>>()?,
-            lengths.iter().sum()
+            lengths.iter().sum::<usize>()
         );
         Ok(())
     };

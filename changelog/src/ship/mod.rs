@@ -1,12 +1,11 @@
 //! [`ship`]: following a database's log into a sink.
 
 mod options;
-mod retry;
 mod shared;
 mod shipper;
 mod start;
 mod worker;
 
-pub use options::{RetryPolicy, ShipOptions};
+pub use options::ShipOptions;
 pub use shared::{State, Status};
 pub use shipper::{Shipper, ship};

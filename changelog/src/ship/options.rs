@@ -5,36 +5,7 @@ use std::time::Duration;
 
 use siltstone::{Clock, SystemClock};
 
-/// How a failed call of a sink is tried again: after `initial_backoff`, then twice as long, and so on up to
-/// `max_backoff`, each time shortened at random by up to a half so that many shippers do not come back together; until
-/// `max_elapsed` has passed since the first failure in a row. The defaults (100 ms, 10 s, 15 min) bridge a broker's
-/// restart.
-///
-/// ```
-/// use std::time::Duration;
-/// use siltstone_changelog::RetryPolicy;
-/// let never = RetryPolicy { max_elapsed: Duration::ZERO, ..RetryPolicy::default() };
-/// # let _ = never;
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetryPolicy {
-    /// The first wait.
-    pub initial_backoff: Duration,
-    /// The longest wait.
-    pub max_backoff: Duration,
-    /// How long a call is tried again in all; zero: never.
-    pub max_elapsed: Duration,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        RetryPolicy {
-            initial_backoff: Duration::from_millis(100),
-            max_backoff: Duration::from_secs(10),
-            max_elapsed: Duration::from_secs(15 * 60),
-        }
-    }
-}
+use crate::retry::RetryPolicy;
 
 /// How a log is shipped; see [`ship`](crate::ship).
 ///

@@ -7,12 +7,12 @@ use std::time::Duration;
 use siltstone::{ChangeBatch, Changes, Db, SeqNo};
 
 use super::options::ShipOptions;
-use super::retry::{Backoff, sleep};
 use super::shared::{Shared, State};
 use super::shipper::Ended;
 use super::start::position_entry;
 use crate::error::{Error, Result};
 use crate::position::Position;
+use crate::retry::{Backoff, sleep};
 use crate::sink::Sink;
 
 /// How long the thread waits for changes before it looks whether somebody asks for something.

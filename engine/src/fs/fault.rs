@@ -46,6 +46,8 @@ pub enum Op {
     CreateMapped,
     /// [`FileSystem::rename`].
     Rename,
+    /// [`FileSystem::hard_link`].
+    Link,
     /// [`FileSystem::remove_file`].
     Remove,
     /// [`FileSystem::truncate`].
@@ -81,7 +83,7 @@ pub enum Op {
 pub struct Injected {
     /// Its kind.
     pub op: Op,
-    /// The file or directory it was about: of a rename the new name, of an open file the name it was opened by.
+    /// The file or directory it was about: of a rename or a link the new name, of an open file the name it was opened by.
     pub path: PathBuf,
 }
 
@@ -244,6 +246,10 @@ impl FileSystem for FaultFileSystem {
             plan.dropped.insert(to.to_owned(), dropped);
             Ok(())
         })
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.call(Op::Link, to, || self.inner.hard_link(from, to))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {

@@ -53,6 +53,12 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
     /// Renames a file within one directory, replacing the target if it exists. Open handles follow the file.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Gives a file that never changes again a second name, in any directory. Where that cannot be, as on another device, or
+    /// where nothing else is said here, the new name is that of a copy, whose contents are durable.
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        copy(self, from, to)
+    }
+
     /// Removes a file. Open handles and mappings keep its contents readable.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
@@ -77,6 +83,22 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
     /// The memory that the process may use, the system's cache of its files included, in bytes, as far as it can be told:
     /// decides how tables are read.
     fn memory_bytes(&self) -> Option<u64>;
+}
+
+/// How much of a file is copied at once, in bytes.
+const COPY_BYTES: u64 = 1 << 20;
+
+/// Copies a file, durably but for its name.
+fn copy<F: FileSystem + ?Sized>(fs: &F, from: &Path, to: &Path) -> io::Result<()> {
+    let file = fs.open(from)?;
+    let (mut copy, len) = (fs.create(to)?, file.len()?);
+    let mut chunk = vec![0; COPY_BYTES.min(len) as usize];
+    while copy.len() < len {
+        chunk.truncate((len - copy.len()).min(COPY_BYTES) as usize);
+        file.read_exact_at(&mut chunk, copy.len())?;
+        copy.append(&chunk)?;
+    }
+    copy.sync()
 }
 
 /// How a lock file is held.

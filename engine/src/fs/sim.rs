@@ -337,6 +337,18 @@ impl FileSystem for SimFileSystem {
         state.directory(directory)?.rename(from, to).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.change()?;
+        let inode = state.inode(from)?;
+        if state.inode(to).is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let (directory, name) = split(to)?;
+        state.directory(directory)?.link(name, inode);
+        Ok(())
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.change()?;

@@ -80,7 +80,7 @@ impl Wal {
     ///
     /// # Errors
     /// `Io`.
-    pub(super) fn tail_from_oldest(self: &Arc<Self>) -> Result<Tail> {
+    pub(crate) fn tail_from_oldest(self: &Arc<Self>) -> Result<Tail> {
         let (from, cursor) = {
             // One lock for both: nothing is let go of between asking and registering.
             let mut list = self.segments.lock();

@@ -57,12 +57,13 @@ const PHASES: [(Phase, &str); 3] =
 
 const SIDES: [(Side, &str); 3] = [(Side::Before, "before"), (Side::Middle, "middle"), (Side::After, "after")];
 
-const OPS: [(Op, &str); 19] = [
+const OPS: [(Op, &str); 20] = [
     (Op::Create, "create"),
     (Op::OpenAppend, "open-append"),
     (Op::Open, "open"),
     (Op::CreateMapped, "create-mapped"),
     (Op::Rename, "rename"),
+    (Op::Link, "link"),
     (Op::Remove, "remove"),
     (Op::Truncate, "truncate"),
     (Op::CreateDir, "create-dir"),

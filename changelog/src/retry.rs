@@ -5,15 +5,44 @@ use std::time::Duration;
 
 use siltstone::Clock;
 
-use super::options::RetryPolicy;
+/// How a failed call of a sink or source is tried again: after `initial_backoff`, then twice as long, and so on up to
+/// `max_backoff`, each time shortened at random by up to a half so that many shippers do not come back together; until
+/// `max_elapsed` has passed since the first failure in a row. The defaults (100 ms, 10 s, 15 min) bridge a broker's
+/// restart.
+///
+/// ```
+/// use std::time::Duration;
+/// use siltstone_changelog::RetryPolicy;
+/// let never = RetryPolicy { max_elapsed: Duration::ZERO, ..RetryPolicy::default() };
+/// # let _ = never;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The first wait.
+    pub initial_backoff: Duration,
+    /// The longest wait.
+    pub max_backoff: Duration,
+    /// How long a call is tried again in all; zero: never.
+    pub max_elapsed: Duration,
+}
 
-/// The longest that is slept without looking whether the shipper was stopped.
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        RetryPolicy {
+            initial_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(10),
+            max_elapsed: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+/// The longest that is slept without looking whether to stop.
 const SLICE: Duration = Duration::from_millis(50);
 
 /// Exponential back-off with equal jitter (M. Brooker, "Exponential Backoff and Jitter", 2015): half of each wait is
 /// fixed, half is random.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     policy: RetryPolicy,
     /// When the first failure in a row happened, and how many there were.
     failing: Option<(Duration, u32)>,
@@ -21,21 +50,21 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    pub(super) fn new(policy: RetryPolicy) -> Self {
+    pub(crate) fn new(policy: RetryPolicy) -> Self {
         Backoff { policy, failing: None, random: RandomState::new() }
     }
 
-    pub(super) fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         self.failing = None;
     }
 
     /// How many tries have failed in a row.
-    pub(super) fn failures(&self) -> u32 {
+    pub(crate) fn failures(&self) -> u32 {
         self.failing.map_or(0, |(_, failures)| failures)
     }
 
     /// A try failed `now`: how long to wait before the next one, or `None` to give up.
-    pub(super) fn failed(&mut self, now: Duration) -> Option<Duration> {
+    pub(crate) fn failed(&mut self, now: Duration) -> Option<Duration> {
         let (since, failures) = self.failing.unwrap_or((now, 0));
         self.failing = Some((since, failures.saturating_add(1)));
         let left = self.policy.max_elapsed.checked_sub(now.saturating_sub(since)).filter(|left| !left.is_zero())?;
@@ -47,7 +76,7 @@ impl Backoff {
 }
 
 /// Sleeps, unless `stopped` says to stop; whether it slept to the end.
-pub(super) fn sleep(clock: &dyn Clock, duration: Duration, stopped: impl Fn() -> bool) -> bool {
+pub(crate) fn sleep(clock: &dyn Clock, duration: Duration, stopped: impl Fn() -> bool) -> bool {
     let mut left = duration;
     while !left.is_zero() {
         if stopped() {
