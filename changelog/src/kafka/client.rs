@@ -36,6 +36,8 @@ fn is_passing(code: RDKafkaErrorCode) -> bool {
             | Code::NotController
             | Code::PurgeQueue
             | Code::PurgeInflight
+            // The transaction is lost: it is aborted, and all of it sent again.
+            | Code::State
     )
 }
 
@@ -75,6 +77,12 @@ pub(super) fn kafka_error(prefix: &str, error: KafkaError) -> Error {
 /// Whether the transaction is lost, and all of it has to be sent again in a new one.
 pub(super) fn requires_abort(error: &KafkaError) -> bool {
     matches!(error, KafkaError::Transaction(error) if error.txn_requires_abort())
+}
+
+/// Whether nothing more can be done with this producer though nobody fenced it: a broker that restarted knows nothing of
+/// its transaction.
+pub(super) fn is_lost(error: &KafkaError) -> bool {
+    code(error) == Some(RDKafkaErrorCode::InvalidTransactionalState)
 }
 
 /// What the broker acknowledged of the transaction that is open.

@@ -8,10 +8,10 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use siltstone::{Change, ChangeBatch, KeyspaceName, SeqNo};
 
-use super::client::{Deliveries, code, kafka_error, requires_abort};
+use super::client::{Deliveries, code, is_lost, kafka_error, requires_abort};
 use super::commit::{COMMIT_KEYS, Commit, Extent};
 use super::options::{COMMITS_PARTITION, KafkaOptions};
 use super::position::Place;
@@ -67,7 +67,8 @@ struct Offsets {
 /// ```
 pub struct KafkaSink {
     options: KafkaOptions,
-    producer: BaseProducer<Deliveries>,
+    /// With a thread that hears of deliveries: also while a call waits for them that does not look itself.
+    producer: ThreadedProducer<Deliveries>,
     topics: Topics,
     known: HashMap<KeyspaceName, Topic>,
     /// What was committed last, and at which offset; before the first commit none.
@@ -84,6 +85,20 @@ pub struct KafkaSink {
     prepared: Option<(i64, Commit)>,
 }
 
+/// An error after which the same call may succeed.
+fn foreign(error: KafkaError) -> Error {
+    Error::Foreign { source: Box::new(error), retryable: true }
+}
+
+/// A producer whose id is this log's. Whatever another one of that id had not committed is aborted.
+fn connect(options: &KafkaOptions) -> Result<ThreadedProducer<Deliveries>> {
+    let error = |error| kafka_error(&options.prefix, error);
+    let producer: ThreadedProducer<Deliveries> =
+        options.producer_config().create_with_context(Deliveries::default()).map_err(error)?;
+    producer.init_transactions(options.request_timeout).map_err(error)?;
+    Ok(producer)
+}
+
 impl KafkaSink {
     /// Opens the log, making its topic of commits if that is missing. Whatever an earlier writer had not committed is
     /// gone, and the writer fenced.
@@ -92,12 +107,9 @@ impl KafkaSink {
     /// `InvalidArgument` for settings that the client library does not take; `UnsupportedVersion`, `Mismatch` for what is
     /// none of a log; `Foreign` if the cluster does not answer.
     pub fn open(options: KafkaOptions) -> Result<Self> {
-        let error = |error| kafka_error(&options.prefix, error);
         let topics = Topics::new(&options)?;
         topics.create_commits()?;
-        let producer: BaseProducer<Deliveries> =
-            options.producer_config().create_with_context(Deliveries::default()).map_err(error)?;
-        producer.init_transactions(options.request_timeout).map_err(error)?;
+        let producer = connect(&options)?;
         // After the fencing: nobody commits any more but this one.
         let newest = newest_commit(&options)?;
         let (commit_offset, committed) = match newest {
@@ -154,6 +166,7 @@ impl KafkaSink {
     }
 
     fn error(&self, error: KafkaError) -> Error {
+        tracing::debug!(%error, prefix = self.options.prefix, "the client library failed");
         kafka_error(&self.options.prefix, error)
     }
 
@@ -223,17 +236,14 @@ impl KafkaSink {
         let deadline = Instant::now() + self.options.request_timeout;
         loop {
             match self.producer.send(record) {
-                Ok(()) => {
-                    self.producer.poll(Duration::ZERO);
-                    return Ok(());
-                }
+                Ok(()) => return Ok(()),
                 Err((error, refused)) => {
                     let is_full = code(&error) == Some(RDKafkaErrorCode::QueueFull);
                     if !is_full || Instant::now() >= deadline {
                         return Err(self.error(error));
                     }
                     record = refused;
-                    self.producer.poll(QUEUE_WAIT);
+                    std::thread::sleep(QUEUE_WAIT);
                 }
             }
         }
@@ -314,23 +324,47 @@ impl KafkaSink {
             self.producer.commit_transaction(self.options.request_timeout)?;
         }
         if let Some((offset, commit)) = self.prepared.take() {
-            (self.commit_offset, self.committed) = (Some(offset), commit);
+            self.committed(offset, commit);
         }
+        Ok(())
+    }
+
+    fn committed(&mut self, offset: i64, commit: Commit) {
+        (self.commit_offset, self.committed) = (Some(offset), commit);
         self.open.clear();
         self.outputs.clear();
         self.offsets = None;
         (self.begun, self.sent) = (false, 0);
-        Ok(())
     }
 
     /// The transaction is lost: everything of it will be sent again.
     fn abort(&mut self) -> Result<()> {
-        if self.begun {
-            self.producer.abort_transaction(self.options.request_timeout).map_err(|error| self.error(error))?;
+        if self.begun
+            && let Err(error) = self.producer.abort_transaction(self.options.request_timeout)
+        {
+            return if is_lost(&error) { self.renew() } else { Err(self.error(error)) };
         }
         self.producer.context().take();
         (self.begun, self.sent, self.prepared) = (false, 0, None);
         Ok(())
+    }
+
+    /// Begins anew after a transaction of which nobody knows how it ended: the log says whether it was committed.
+    ///
+    /// # Errors
+    /// `Fenced` if somebody else has committed since.
+    fn renew(&mut self) -> Result<()> {
+        self.producer = connect(&self.options)?;
+        let prepared = self.prepared.take().map(|(_, commit)| commit);
+        (self.begun, self.sent) = (false, 0);
+        match newest_commit(&self.options)? {
+            Some((offset, commit)) if Some(&commit) == prepared.as_ref() => {
+                self.committed(offset, commit);
+                Ok(())
+            }
+            newest if newest.as_ref().map_or(0, |(_, commit)| commit.number) == self.committed.number => Ok(()),
+            _ => Err(Error::Fenced { log: self.options.prefix.clone() }),
+        }
     }
 
     /// The last number that was taken, committed or not.
@@ -379,13 +413,19 @@ impl Sink for KafkaSink {
             return Err(error);
         }
         // Asked again after a time-out, the broker says how the same end went.
-        if let Err(error) = self.end() {
-            if requires_abort(&error) {
-                self.abort()?;
+        match self.end() {
+            Ok(()) => self.position(),
+            Err(error) if is_lost(&error) => {
+                self.renew()?;
+                // What was not committed is sent again when this is called again.
+                if self.open.is_empty() { self.position() } else { Err(foreign(error)) }
             }
-            return Err(self.error(error));
+            Err(error) if requires_abort(&error) => {
+                self.abort()?;
+                Err(self.error(error))
+            }
+            Err(error) => Err(self.error(error)),
         }
-        self.position()
     }
 
     fn last_seqno(&mut self) -> Result<Option<SeqNo>> {

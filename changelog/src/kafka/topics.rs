@@ -1,7 +1,7 @@
 //! Topics: their names, and making them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -37,6 +37,9 @@ pub(super) fn topic_of(prefix: &str, keyspace: &KeyspaceName) -> Result<String> 
     }
     Ok(topic)
 }
+
+/// How long is waited before the broker is asked again about a topic that it does not know yet.
+const TOPIC_WAIT: Duration = Duration::from_millis(50);
 
 /// Makes topics and asks about them.
 pub(super) struct Topics {
@@ -103,20 +106,33 @@ impl Topics {
         }
     }
 
-    /// The largest record that a topic takes, in bytes.
+    /// The largest record that a topic takes, in bytes. A topic that was made just now is not known to every broker at
+    /// once.
     pub(super) fn max_message_bytes(&self, topic: &str) -> Result<usize> {
+        let deadline = Instant::now() + self.options.request_timeout;
+        loop {
+            match self.setting(topic, MAX_MESSAGE)?.and_then(|value| value.parse().ok()) {
+                Some(bytes) => return Ok(bytes),
+                None if Instant::now() < deadline => std::thread::sleep(TOPIC_WAIT),
+                None => {
+                    let source =
+                        format!("the broker does not say how large a record of the topic {topic} may be").into();
+                    return Err(Error::Foreign { source, retryable: true });
+                }
+            }
+        }
+    }
+
+    /// A topic's setting, as far as the broker knows it.
+    fn setting(&self, topic: &str, name: &str) -> Result<Option<String>> {
         let asked = [ResourceSpecifier::Topic(topic)];
         let answers =
             block_on(self.admin.describe_configs(&asked, &self.requests())).map_err(|error| self.error(error))?;
-        let resource = match answers.into_iter().next() {
-            Some(Ok(resource)) => resource,
-            Some(Err(code)) => return Err(self.error(KafkaError::AdminOp(code))),
-            None => return Err(Error::Mismatch(format!("the broker says nothing about the topic {topic}"))),
-        };
-        let value = resource.get(MAX_MESSAGE).and_then(|entry| entry.value.as_deref());
-        value.and_then(|value| value.parse().ok()).ok_or_else(|| {
-            Error::Mismatch(format!("the broker does not say how large a record of the topic {topic} may be"))
-        })
+        match answers.into_iter().next() {
+            Some(Ok(resource)) => Ok(resource.get(name).and_then(|entry| entry.value.clone())),
+            Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition)) | None => Ok(None),
+            Some(Err(code)) => Err(self.error(KafkaError::AdminOp(code))),
+        }
     }
 
     fn error(&self, error: KafkaError) -> Error {
