@@ -145,16 +145,15 @@ impl<S: Source> Restore<S> {
     /// change; whatever the source says; errors of the database. What was restored by then stays, and another run goes
     /// on from there.
     pub fn run(mut self) -> Result<(Db, Position)> {
-        let (db, position) = self.open()?;
-        let (_, newest) = self.source.bounds()?;
+        let (db, position, newest) = self.open()?;
         let progress = Progress { batches: 0, changes: 0, user_bytes: 0, position, newest };
         let position = self.apply_all(&db, progress)?;
         finish(&db, &position)?;
         Ok((db, position))
     }
 
-    /// Opens the database, marked as being restored, and says where to go on.
-    pub(crate) fn open(&mut self) -> Result<(Db, Position)> {
+    /// Opens the database, marked as being restored; where to go on, and the end of the log as it is now.
+    pub(crate) fn open(&mut self) -> Result<(Db, Position, Position)> {
         if self.directory.as_os_str().is_empty() {
             return Err(Error::InvalidArgument("a restore needs a directory: say where with `into`".to_owned()));
         }
@@ -166,11 +165,11 @@ impl<S: Source> Restore<S> {
             }
             None => check_directory(&OsFileSystem, &self.directory)?,
         }
-        let (oldest, _) = self.source.bounds()?;
+        let (oldest, newest) = self.source.bounds()?;
         self.applier.log_is_whole = self.source.holds_whole_state()?;
         let db = options.open(&self.directory)?;
         let position = self.begin(&db)?.unwrap_or(oldest);
-        Ok((db, position))
+        Ok((db, position, newest))
     }
 
     /// What is left of it for whoever goes on by themselves.

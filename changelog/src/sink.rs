@@ -2,7 +2,7 @@
 
 use siltstone::{ChangeBatch, SeqNo};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::position::Position;
 
 /// What a [`Source`] reads: each batch with the position *after* it, from which reading it on gives the next batch.
@@ -102,4 +102,31 @@ impl<S: Source + ?Sized> Source for Box<S> {
     fn holds_whole_state(&self) -> Result<Option<bool>> {
         (**self).holds_whole_state()
     }
+}
+
+/// The batches that `next` gives, until one is an error. After its end it may go on.
+pub(crate) fn until_error(
+    mut next: impl FnMut() -> Result<Option<(Position, ChangeBatch)>> + Send + 'static,
+) -> Batches {
+    let mut failed = false;
+    Box::new(std::iter::from_fn(move || {
+        let batch = if failed { None } else { next().transpose() };
+        failed |= matches!(batch, Some(Err(_)));
+        batch
+    }))
+}
+
+/// Whether a log that goes up to `last` lacks `batch`.
+///
+/// # Errors
+/// `Mismatch` if it has a part of it.
+pub(crate) fn is_new(batch: &ChangeBatch, last: SeqNo) -> Result<bool> {
+    if batch.last_seqno() <= last || batch.first_seqno() > last {
+        return Ok(batch.first_seqno() > last);
+    }
+    Err(Error::Mismatch(format!(
+        "a batch of numbers {} to {}, of which the log has those up to {last}",
+        batch.first_seqno(),
+        batch.last_seqno()
+    )))
 }

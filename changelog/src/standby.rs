@@ -123,7 +123,7 @@ impl Standby {
     /// # Errors
     /// As [`follow`](Self::follow).
     pub fn of<S: Source + Send + 'static>(mut restore: Restore<S>) -> Result<Standby> {
-        let (db, position) = restore.open()?;
+        let (db, position, _) = restore.open()?;
         let status = StandbyStatus {
             state: StandbyState::CatchingUp,
             position,

@@ -15,7 +15,7 @@ use super::reader::{Next, SegmentReader};
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::position::Position;
-use crate::sink::Sink;
+use crate::sink::{Sink, is_new};
 
 /// Batches are gathered up to this many bytes before they are written to the file.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -254,16 +254,8 @@ impl FileSink {
 impl Sink for FileSink {
     fn append(&mut self, batch: &ChangeBatch) -> Result<()> {
         self.check()?;
-        if batch.last_seqno() <= self.last_seqno {
+        if !is_new(batch, self.last_seqno)? {
             return Ok(());
-        }
-        if batch.first_seqno() <= self.last_seqno {
-            return Err(Error::Mismatch(format!(
-                "a batch of numbers {} to {}, of which the log has those up to {}",
-                batch.first_seqno(),
-                batch.last_seqno(),
-                self.last_seqno
-            )));
         }
         if self.written_bytes + self.buffer.len() as u64 >= self.options.segment_bytes && self.has_records() {
             self.roll()?;

@@ -10,7 +10,7 @@ use super::format::{list_segments, segment_path};
 use super::reader::{Next, SegmentReader};
 use crate::error::{Error, Result};
 use crate::position::Position;
-use crate::sink::{Batches, Source};
+use crate::sink::{Batches, Source, until_error};
 
 /// Reads the log that a [`FileSink`](crate::FileSink) writes, also while it writes. It changes nothing: what a crash
 /// left torn at the end is the end.
@@ -74,8 +74,8 @@ impl Source for FileSource {
         };
         let Some(&first) = segments.iter().rev().find(|&&first| first <= position) else {
             if segments.is_empty() && position == 0 {
-                let tail = Batch { fs: self.fs.clone(), directory: self.directory.clone(), at: 0, reader: None };
-                return Ok(Box::new(Ending(Some(tail))));
+                let mut tail = Batch { fs: self.fs.clone(), directory: self.directory.clone(), at: 0, reader: None };
+                return Ok(until_error(move || tail.next()));
             }
             return Err(out_of_range(self.newest(&segments)?));
         };
@@ -89,7 +89,7 @@ impl Source for FileSource {
         if batches.at > position {
             return Err(Error::InvalidArgument(format!("{from} is not a position of this log: no batch begins there")));
         }
-        Ok(Box::new(Ending(Some(batches))))
+        Ok(until_error(move || batches.next()))
     }
 }
 
@@ -173,20 +173,5 @@ impl Batch {
             )),
             _ => Ok(()),
         }
-    }
-}
-
-/// Ends after an error.
-struct Ending(Option<Batch>);
-
-impl Iterator for Ending {
-    type Item = Result<(Position, ChangeBatch)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let next = self.0.as_mut()?.next().transpose();
-        if matches!(next, Some(Err(_))) {
-            self.0 = None;
-        }
-        next
     }
 }

@@ -20,7 +20,7 @@ use super::source::newest_commit;
 use super::topics::{Topics, commits_topic, topic_of};
 use crate::error::{Error, Result};
 use crate::position::Position;
-use crate::sink::Sink;
+use crate::sink::{Sink, is_new};
 
 /// How long a full queue of the client library is waited for before it is looked at again.
 const QUEUE_WAIT: Duration = Duration::from_millis(10);
@@ -380,16 +380,12 @@ impl KafkaSink {
 
 impl Sink for KafkaSink {
     fn append(&mut self, batch: &ChangeBatch) -> Result<()> {
-        let taken = self.taken_seqno();
-        if batch.last_seqno() <= taken {
+        if !is_new(batch, self.taken_seqno())? {
             return Ok(());
         }
-        if batch.first_seqno() <= taken {
-            return Err(Error::Mismatch(format!(
-                "a batch of numbers {} to {}, of which the log has those up to {taken}",
-                batch.first_seqno(),
-                batch.last_seqno()
-            )));
+        // Its commit says how far it goes: nothing can join it.
+        if self.prepared.is_some() {
+            self.flush()?;
         }
         self.open.push(batch.clone());
         let sent = self.send_open();

@@ -13,7 +13,7 @@ use super::position::Place;
 use super::topics::{commits_topic, topic_of};
 use crate::error::{Error, Result};
 use crate::position::Position;
-use crate::sink::{Batches, Source};
+use crate::sink::{Batches, Source, until_error};
 
 /// How many offsets before the end the newest commit is looked for at first: it is the last record but for the marker
 /// of its transaction, and for what was aborted.
@@ -120,7 +120,7 @@ impl Source for KafkaSource {
         if let Some(newest) = newest {
             following.begin(newest)?;
         }
-        Ok(Box::new(Ending(Some(following))))
+        Ok(until_error(move || following.next_batch()))
     }
 }
 
@@ -230,20 +230,5 @@ impl Following {
                 None => return Ok(None),
             }
         }
-    }
-}
-
-/// Ends after an error.
-struct Ending(Option<Following>);
-
-impl Iterator for Ending {
-    type Item = Result<(Position, ChangeBatch)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let next = self.0.as_mut()?.next_batch().transpose();
-        if matches!(next, Some(Err(_))) {
-            self.0 = None;
-        }
-        next
     }
 }

@@ -13,7 +13,7 @@ use super::options::NatsOptions;
 use super::place::Place;
 use crate::error::{Error, Result};
 use crate::position::Position;
-use crate::sink::Sink;
+use crate::sink::{Sink, is_new};
 
 /// Batches are gathered into messages of about this many bytes.
 const MESSAGE_BYTES: usize = 256 << 10;
@@ -197,16 +197,8 @@ fn missing(options: &NatsOptions) -> Error {
 
 impl Sink for NatsSink {
     fn append(&mut self, batch: &ChangeBatch) -> Result<()> {
-        let taken = self.taken_seqno;
-        if batch.last_seqno() <= taken {
+        if !is_new(batch, self.taken_seqno)? {
             return Ok(());
-        }
-        if batch.first_seqno() <= taken {
-            return Err(Error::Mismatch(format!(
-                "a batch of numbers {} to {}, of which the log has those up to {taken}",
-                batch.first_seqno(),
-                batch.last_seqno()
-            )));
         }
         if !self.draft.suits(batch) || self.draft.bytes.len() >= MESSAGE_BYTES {
             self.finish_draft()?;

@@ -15,7 +15,7 @@ use super::place::Place;
 use crate::codec::DecodeError;
 use crate::error::{Error, Result};
 use crate::position::Position;
-use crate::sink::{Batches, Source};
+use crate::sink::{Batches, Source, until_error};
 
 /// How many messages are asked for at once.
 const FETCH_MESSAGES: usize = 64;
@@ -72,7 +72,7 @@ impl Source for NatsSource {
             return Err(Error::PositionOutOfRange { position: from.clone(), oldest, newest });
         }
         let next_sequence = place.sequence.max(oldest.sequence).max(1);
-        Ok(Box::new(Ending(Some(Following {
+        let mut following = Following {
             client,
             stream: newest.stream,
             after_seqno: place.seqno,
@@ -82,7 +82,8 @@ impl Source for NatsSource {
             fetched: VecDeque::new(),
             parts: Vec::new(),
             ready: VecDeque::new(),
-        }))))
+        };
+        Ok(until_error(move || following.next_batch()))
     }
 }
 
@@ -220,20 +221,5 @@ impl Following {
             ..pull::Config::default()
         };
         self.client.wait(stream.create_consumer(config)).map_err(|error| foreign(error, true))
-    }
-}
-
-/// Ends after an error.
-struct Ending(Option<Following>);
-
-impl Iterator for Ending {
-    type Item = Result<(Position, ChangeBatch)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let next = self.0.as_mut()?.next_batch().transpose();
-        if matches!(next, Some(Err(_))) {
-            self.0 = None;
-        }
-        next
     }
 }

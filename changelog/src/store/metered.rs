@@ -10,7 +10,7 @@ use siltstone::{Clock, Slice, SystemClock};
 use super::{Entries, KeyValueStore, Operation, StoreBounds, StoreSnapshot, Write};
 use crate::error::Result;
 
-/// All operations, in the order of their figures.
+/// All operations, each at its number.
 const OPERATIONS: [Operation; 6] =
     [Operation::Get, Operation::GetMany, Operation::Write, Operation::Range, Operation::Snapshot, Operation::Flush];
 
@@ -41,12 +41,8 @@ pub struct StoreMetrics {
 impl StoreMetrics {
     /// Those of one kind of call.
     pub fn of(&self, operation: Operation) -> OperationFigures {
-        self.figures[index(operation)]
+        self.figures[operation as usize]
     }
-}
-
-fn index(operation: Operation) -> usize {
-    OPERATIONS.iter().position(|&other| other == operation).unwrap_or_default()
 }
 
 impl fmt::Display for StoreMetrics {
@@ -138,7 +134,7 @@ impl<S> Metered<S> {
         let before = self.clock.now();
         let answer = call(&self.inner);
         let took_ns = self.clock.now().saturating_sub(before).as_nanos() as u64;
-        let counters = &self.counters[index(operation)];
+        let counters = &self.counters[operation as usize];
         counters.calls.fetch_add(1, Relaxed);
         counters.keys.fetch_add(keys as u64, Relaxed);
         counters.total_ns.fetch_add(took_ns, Relaxed);
