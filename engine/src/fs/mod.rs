@@ -56,7 +56,7 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
     /// Gives a file that never changes again a second name, in any directory. Where that cannot be, as on another device, or
     /// where nothing else is said here, the new name is that of a copy, whose contents are durable.
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        copy(self, from, to)
+        copy(self, &*self.open(from)?, to)
     }
 
     /// Removes a file. Open handles and mappings keep its contents readable.
@@ -89,8 +89,7 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
 const COPY_BYTES: u64 = 1 << 20;
 
 /// Copies a file, durably but for its name.
-fn copy<F: FileSystem + ?Sized>(fs: &F, from: &Path, to: &Path) -> io::Result<()> {
-    let file = fs.open(from)?;
+pub(crate) fn copy<F: FileSystem + ?Sized>(fs: &F, file: &dyn ReadableFile, to: &Path) -> io::Result<()> {
     let (mut copy, len) = (fs.create(to)?, file.len()?);
     let mut chunk = vec![0; COPY_BYTES.min(len) as usize];
     while copy.len() < len {

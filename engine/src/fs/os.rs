@@ -74,7 +74,7 @@ impl FileSystem for OsFileSystem {
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         match fs::hard_link(from, to) {
             Err(error) if matches!(error.kind(), io::ErrorKind::CrossesDevices | io::ErrorKind::Unsupported) => {
-                super::copy(self, from, to)
+                super::copy(self, &*self.open(from)?, to)
             }
             linked => linked,
         }

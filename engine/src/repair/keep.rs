@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::fs::{FileSystem, ReadableFile};
+use crate::fs::{FileSystem, ReadableFile, copy};
 use crate::table::handle::table_number;
 use crate::version::manifest::Manifest;
 use crate::version::state::ManifestState;
@@ -90,12 +90,6 @@ fn same(a: &dyn ReadableFile, b: &dyn ReadableFile) -> io::Result<bool> {
         })?;
     }
     Ok(same)
-}
-
-fn copy(fs: &dyn FileSystem, source: &dyn ReadableFile, target: &Path) -> io::Result<()> {
-    let mut file = fs.create(target)?;
-    pieces(source, &mut |_, piece| file.append(piece))?;
-    file.sync()
 }
 
 /// Removes the tables that a stopped repair was writing.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::format::{self, HEADER_BYTES, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordHeader, SegmentHeader};
 use crate::error::{Error, Result};
-use crate::fs::{FileSystem, MappedSync, ReadableFile};
+use crate::fs::{FileSystem, MappedSync, ReadableFile, copy};
 use crate::key::SeqNo;
 use crate::sync::atomic::AtomicU64;
 
@@ -55,16 +55,7 @@ impl Segment {
         let dir = self.path.parent().unwrap_or(Path::new(""));
         // The next open removes it, if it stays.
         let temporary = format::spare_path(dir, self.number);
-        let found = fs.open(&self.path)?;
-        let mut file = fs.create(&temporary)?;
-        let file_bytes = found.len()?;
-        let mut chunk = vec![0; CHUNK_BYTES.min(file_bytes) as usize];
-        while file.len() < file_bytes {
-            chunk.truncate((file_bytes - file.len()).min(CHUNK_BYTES) as usize);
-            found.read_exact_at(&mut chunk, file.len())?;
-            file.append(&chunk)?;
-        }
-        file.sync()?;
+        copy(fs, &*fs.open(&self.path)?, &temporary)?;
         fs.rename(&temporary, &self.path)?;
         fs.sync_dir(dir)
     }
