@@ -1,7 +1,7 @@
 //! What fuzz targets call: bytes go into the log's decoders, and whatever comes out has to keep their promises. Only
 //! with `--cfg fuzzing`; see the engine's module of that name, whose ways these are.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use siltstone::fs::{Keep, SimFileSystem};
@@ -26,8 +26,7 @@ pub fn codec(data: &[u8]) {
 }
 
 /// Reads bytes as the segments of a log: `mode u8 | length of the first segment u16 | segments`. Bit 0 of the mode
-/// repairs checksums and the magic, bit 1 asks for a second segment, which is named as one that follows. The first is
-/// named by the position in its own header.
+/// repairs checksums and the magic, bit 1 asks for a second segment. They are named by what they say about themselves.
 ///
 /// A source and a sink must agree on what is there; what the sink leaves must hold the same and go on from there.
 pub fn segment(data: &[u8]) {
@@ -35,10 +34,9 @@ pub fn segment(data: &[u8]) {
     let split = usize::from(u16::from_le_bytes([low, high])).min(rest.len());
     let (first, second) = if mode & 2 == 2 { rest.split_at(split) } else { (rest, &[][..]) };
     let fs = SimFileSystem::new();
-    let position = number(first, 16, 8).unwrap_or(0);
-    let end = write_segment(&fs, position, first, mode & 1 == 1);
+    write_segment(&fs, first, mode & 1 == 1);
     if mode & 2 == 2 {
-        write_segment(&fs, end, second, mode & 1 == 1);
+        write_segment(&fs, second, mode & 1 == 1);
     }
     let before = read(&fs);
     // A sink cuts off what is torn; reading never does.
@@ -98,7 +96,7 @@ fn append(fs: &SimFileSystem, last_seqno: u64, before: Option<Vec<(Position, Cha
     };
     let new = match append() {
         Ok(new) => new,
-        // There is an end to positions.
+        // There is an end to numbers.
         Err(error) => return assert!(matches!(error, Error::InvalidArgument(_)), "{error:?}"),
     };
     let Some(before) = before else { return };
@@ -114,15 +112,20 @@ fn expected(error: &Error) {
 
 // ---- repairing checksums, by the offsets of docs/format.md and not with this crate's own encoders ----
 
-/// Writes a segment under the name of its position; where the next one would begin.
-fn write_segment(fs: &SimFileSystem, position: u64, bytes: &[u8], repaired: bool) -> u64 {
+/// Writes a segment under the name that its header, and if compaction made it its end, say.
+fn write_segment(fs: &SimFileSystem, bytes: &[u8], repaired: bool) {
     let mut bytes = bytes.to_vec();
     if repaired {
-        repair(&mut bytes, position);
+        repair(&mut bytes);
     }
-    let path: PathBuf = Path::new(DIRECTORY).join(format!("{position:020}.log"));
-    fs.write(&path, &bytes).expect("a file in memory");
-    position.wrapping_add((bytes.len() as u64).saturating_sub(32))
+    let field = |at| number(&bytes, at, 8).unwrap_or(0);
+    let (prev, epoch, generation) = (field(24), field(32), field(40));
+    let end = bytes.len().saturating_sub(32);
+    let name = match generation {
+        0 => format!("{prev:020}-{epoch:010}.log"),
+        _ => format!("{prev:020}-{:020}-{:010}-{generation:010}.log", field(end + 8), field(end + 16)),
+    };
+    fs.write(&Path::new(DIRECTORY).join(name), &bytes).expect("a file in memory");
 }
 
 fn number(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
@@ -142,24 +145,26 @@ fn crc(parts: &[&[u8]]) -> [u8; 4] {
     hasher.finalize().to_le_bytes()
 }
 
-fn repair(bytes: &mut [u8], position: u64) {
-    if bytes.len() < 32 {
+fn repair(bytes: &mut [u8]) {
+    if bytes.len() < 80 {
         return;
     }
     put(bytes, 0, b"siltlog\0");
-    put(bytes, 8, &1u32.to_le_bytes());
-    put(bytes, 16, &position.to_le_bytes());
-    let header = crc(&[&bytes[..12], &bytes[16..32]]);
+    put(bytes, 8, &2u32.to_le_bytes());
+    let header = crc(&[&bytes[..12], &bytes[16..80]]);
     put(bytes, 12, &header);
-    let mut at = 32;
+    let mut place = [0; 32];
+    place[..16].copy_from_slice(&bytes[16..32]);
+    place[16..24].copy_from_slice(&bytes[40..48]);
+    let mut at = 80;
     while let Some(payload_bytes) = number(bytes, at + 8, 4).filter(|_| at + 16 <= bytes.len()) {
         // A length that reaches past the end is cut down, or no record would ever be read.
         let payload_bytes = payload_bytes.min((bytes.len() - at - 16) as u64) as usize;
         put(bytes, at + 8, &(payload_bytes as u32).to_le_bytes());
         let payload = crc(&[&bytes[at + 16..at + 16 + payload_bytes]]);
         put(bytes, at + 4, &payload);
-        let place = position.wrapping_add((at - 32) as u64);
-        let header = crc(&[&bytes[at + 4..at + 16], &place.to_le_bytes()]);
+        place[24..].copy_from_slice(&(at as u64).to_le_bytes());
+        let header = crc(&[&bytes[at + 4..at + 16], &place]);
         put(bytes, at, &header);
         at += 16 + payload_bytes;
     }

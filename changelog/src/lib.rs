@@ -49,7 +49,7 @@ mod standby;
 mod task;
 
 pub use error::{Error, Result};
-pub use file::{FileSink, FileSinkOptions, FileSource};
+pub use file::{CleanerStatus, Compacted, FileSink, FileSinkOptions, FileSource, LogCleaner};
 /// The client library, whose consumers and offsets [`KafkaSink::send_offsets`] takes.
 #[cfg(feature = "kafka")]
 pub use rdkafka;

@@ -46,6 +46,11 @@ impl Position {
         self.0.as_bytes()
     }
 
+    /// A position of printable ASCII characters, as the sinks of this crate make them.
+    pub(crate) fn from_text(text: String) -> Self {
+        Position(text.into())
+    }
+
     /// A position that is a single number, as the sinks of this crate make them.
     pub(crate) fn from_number(number: u64) -> Self {
         Position(number.to_string().into())

@@ -134,11 +134,12 @@ fn every_truncation_leaves_a_first_part_or_is_an_error() {
             let damaged = fs.crash_clone(siltstone::fs::Keep::All, 0);
             damaged.write(path, &bytes[..len]).unwrap();
             let what = format!("{} cut to {len} of {}", path.display(), bytes.len());
+            // Without its last mark a sealed segment still holds all that the next one says it has to.
             if n + 1 < files.len() {
-                assert!(
-                    read_all(&file_source(&damaged)).is_err(),
-                    "{what}: a sealed segment is cut, and nobody noticed"
-                );
+                match read_all(&file_source(&damaged)) {
+                    Ok(read) => assert!(read == all && len + 16 >= bytes.len(), "{what}: nobody noticed"),
+                    Err(error) => assert!(matches!(error, Error::Corruption { .. }), "{what}: {error}"),
+                }
             }
             check_damaged(&damaged, &all, 0, &what);
         }
@@ -197,7 +198,7 @@ fn reading_goes_on_from_every_position_and_from_no_other_place() {
         let rest: Vec<_> = source.read(position).unwrap().collect::<Result<_, _>>().unwrap();
         assert_eq!(rest, all[at + 1..], "from {position}");
     }
-    for bad in ["1", "x", "99999"] {
+    for bad in ["1", "x", "99999", "0123456789abcdef:1"] {
         assert!(source.read(&Position::from_bytes(bad).unwrap()).is_err(), "{bad}");
     }
 }
@@ -223,7 +224,7 @@ fn a_newer_format_says_so() {
     let fs = written(1, 1 << 20);
     let path = &segments(&fs)[0];
     let mut bytes = fs.read(path).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     fs.write(path, &bytes).unwrap();
     assert!(matches!(read_all(&file_source(&fs)), Err(Error::UnsupportedVersion { .. })));
     assert!(matches!(file_sink(&fs, 1 << 20), Err(Error::UnsupportedVersion { .. })));

@@ -1,12 +1,17 @@
 //! Time, injectable: nothing in the engine asks the system for it anywhere else.
 
 use std::fmt::Debug;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-/// A monotonic clock. Tests pass one that they move by hand.
+/// A monotonic clock, and one that tells the date. Tests pass one that they move by hand.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// Time since some fixed moment.
+    /// Time since some fixed moment; it never goes back.
     fn now(&self) -> Duration;
+
+    /// Time since 1970, for what has to mean the same to another process. It may jump, either way. Default: the system's.
+    fn since_epoch(&self) -> Duration {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
 
     /// Waits for `duration`.
     fn sleep(&self, duration: Duration);

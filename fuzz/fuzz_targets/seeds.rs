@@ -87,9 +87,9 @@ fn table(name: &str, bytes: &[u8]) -> Result<()> {
     seed("filter", name, &[&bytes[properties + 48..properties + 49], lines].concat())
 }
 
-/// The log of `db` as a sink writes it: one segment, two segments, and the first batch alone.
+/// The log of `db` as a sink writes it: one segment, two segments, compacted ones, and the first batch alone.
 fn ship(db: &Db) -> Result<()> {
-    for (name, segment_bytes) in [("one", 1 << 20), ("two", 100)] {
+    for (name, segment_bytes) in [("one", 1 << 20), ("two", 100), ("compacted", 100)] {
         let files = Arc::new(SimFileSystem::new());
         let options = FileSinkOptions::new().segment_bytes(segment_bytes).file_system(files.clone());
         let mut sink = FileSink::open_with("/log", options)?;
@@ -97,15 +97,27 @@ fn ship(db: &Db) -> Result<()> {
             sink.append(&batch?)?;
         }
         sink.flush()?;
+        if name == "compacted" {
+            sink.cleaner().compact()?;
+        }
         let paths = files.paths().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "log"));
-        let segments = paths.map(|path| files.read(&path)).collect::<std::io::Result<Vec<_>>>()?;
+        let mut segments = paths.map(|path| files.read(&path)).collect::<std::io::Result<Vec<_>>>()?;
+        // What differs each time: the log's own number, and when a segment was begun and sealed.
+        for segment in &mut segments {
+            let (compacted, len) = (number(segment, 40, 8) > 0, segment.len());
+            segment[16..24].fill(7);
+            segment[48..56].fill(0);
+            if compacted {
+                segment[len - 8..].fill(0);
+            }
+        }
         let [first, rest @ ..] = &segments[..] else { return Err("no segment".into()) };
         let [low, high] = u16::try_from(first.len())?.to_le_bytes();
         let second = rest.first().map_or(&[][..], Vec::as_slice);
         let mode = if rest.is_empty() { 1 } else { 3 };
         seed("sink_segment", name, &[&[mode, low, high], &first[..], second].concat())?;
-        let payload_bytes = number(first, 32 + 8, 4);
-        seed("codec", name, &first[48..48 + payload_bytes])?;
+        let payload_bytes = number(first, 80 + 8, 4);
+        seed("codec", name, &first[96..96 + payload_bytes])?;
     }
     Ok(())
 }

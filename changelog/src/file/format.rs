@@ -1,26 +1,21 @@
-//! The bytes of a segment file. Numbers are little-endian.
+//! The bytes of a segment file. Numbers are little-endian; offsets and meaning: `docs/format.md`.
 //!
-//! Header: `magic [8] | format version u32 | crc32 u32 of the rest | first position u64 | last sequence number before
-//! it u64`. Record: `crc32 u32 of the next 12 bytes and of the record's position u64 | crc32 u32 of the payload |
-//! payload length u32 | kind u8 | zero [3] | payload`. Since its position is part of the checksum, a record is valid at
-//! its own place only: not where a value holds the copy of a log, nor where old bytes are left over.
+//! A record's place (its log, its segment's range, its offset) is part of its checksum: it is valid there only, and not
+//! where a value holds the copy of a log.
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use siltstone::SeqNo;
-use siltstone::fs::FileSystem;
 
 use crate::error::{Error, Result};
 
 /// The newest format this release reads, and the one it writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"siltlog\0";
 
 /// The length of a segment's header, in bytes.
-pub(super) const SEGMENT_HEADER_BYTES: u64 = 32;
+pub(super) const SEGMENT_HEADER_BYTES: u64 = 80;
 
 /// The length of a record's header, in bytes.
 pub(super) const RECORD_HEADER_BYTES: u64 = 16;
@@ -31,47 +26,60 @@ pub(super) const KIND_BATCH: u8 = 1;
 /// Everything before this record is on storage. It has no payload.
 pub(super) const KIND_MARK: u8 = 2;
 
-/// No segment begins beyond; so no place in a file, however long, has a position that overflows.
-const MAX_SEGMENT_POSITION: u64 = 1 << 62;
+/// Here ends what compaction made: a [`SegmentEnd`].
+pub(super) const KIND_END: u8 = 3;
 
-/// The path of the segment that begins at `position`.
-pub(super) fn segment_path(directory: &Path, position: u64) -> PathBuf {
-    directory.join(format!("{position:020}.log"))
-}
+/// The length of an end's payload, in bytes.
+pub(super) const END_BYTES: u64 = 32;
 
-/// Where the segment file of that name begins, if it is one.
-fn segment_position(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".log")?;
-    let plain = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|&position| plain && position <= MAX_SEGMENT_POSITION)
-}
+/// A flag: nothing came before the segment, so that from here on the log is the whole state.
+const FLAG_WHOLE: u64 = 1;
 
-/// The first positions of all segments, in order; none if the directory is missing.
-pub(super) fn list_segments(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<Vec<u64>> {
-    let entries = match fs.read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(Error::io("listing the log", directory))?,
-    };
-    let mut positions: Vec<u64> = entries.iter().filter_map(|entry| segment_position(&entry.name)).collect();
-    positions.sort_unstable();
-    Ok(positions)
-}
+/// A flag: compaction saw all keys of the segment.
+const FLAG_CLEAN: u64 = 2;
 
-/// What a segment says about itself.
+/// What a segment says about itself at its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
-    pub(super) first_position: u64,
-    /// The last sequence number before the segment; 0 if there is none.
+    /// Tells this log from all others.
+    pub(super) log_id: u64,
+    /// The last number before it.
     pub(super) prev_seqno: SeqNo,
+    /// Whose it is, if batches are shipped to it; else 0.
+    pub(super) epoch: u64,
+    /// Of one that compaction made, the number of that compaction; else 0.
+    pub(super) generation: u64,
+    /// When it was begun, since 1970, in milliseconds.
+    pub(super) begun_ms: u64,
+    /// Changes of this segment may be gone because of later ones, up to this number; 0: none is.
+    pub(super) clean_seqno: SeqNo,
+    /// Deletes of this segment up to this number may be gone; 0: none is.
+    pub(super) deletes_seqno: SeqNo,
+    /// Compaction saw all of its keys, so that none is in here or before twice.
+    pub(super) is_clean: bool,
+    /// Nothing came before it.
+    pub(super) is_whole: bool,
 }
 
 impl SegmentHeader {
     pub(super) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
+        let flags = FLAG_WHOLE * u64::from(self.is_whole) + FLAG_CLEAN * u64::from(self.is_clean);
+        let fields = [
+            self.log_id,
+            self.prev_seqno,
+            self.epoch,
+            self.generation,
+            self.begun_ms,
+            self.clean_seqno,
+            self.deletes_seqno,
+            flags,
+        ];
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.first_position.to_le_bytes());
-        bytes[24..].copy_from_slice(&self.prev_seqno.to_le_bytes());
+        for (place, field) in bytes[16..].chunks_exact_mut(8).zip(fields) {
+            place.copy_from_slice(&field.to_le_bytes());
+        }
         let checksum = header_checksum(&bytes);
         bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -84,15 +92,36 @@ impl SegmentHeader {
             return Err(Error::corruption(file, 0, "not a segment of a log"));
         }
         let version = u32_at(bytes, 8);
-        // The version first: a later format may put its checksum elsewhere.
-        if version > VERSION {
-            let reason = format!("format version {version}, this release reads up to {VERSION}");
+        // The version first: another format may put its checksum elsewhere.
+        if version > VERSION || version == 1 {
+            let reason = format!("format version {version}, where this release reads version {VERSION}");
             return Err(Error::UnsupportedVersion { file: file.to_owned(), reason });
         }
         if version == 0 || u32_at(bytes, 12) != header_checksum(bytes) {
             return Err(Error::corruption(file, 8, "the header's checksum does not fit"));
         }
-        Ok(SegmentHeader { first_position: u64_at(bytes, 16), prev_seqno: u64_at(bytes, 24) })
+        let [log_id, prev_seqno, epoch, generation, begun_ms, clean_seqno, deletes_seqno, flags] =
+            std::array::from_fn(|field| u64_at(bytes, 16 + 8 * field));
+        if flags > (FLAG_WHOLE | FLAG_CLEAN) {
+            return Err(Error::UnsupportedVersion { file: file.to_owned(), reason: format!("flags {flags:#x}") });
+        }
+        let (is_whole, is_clean) = (flags & FLAG_WHOLE > 0, flags & FLAG_CLEAN > 0);
+        Ok(SegmentHeader {
+            log_id,
+            prev_seqno,
+            epoch,
+            generation,
+            begun_ms,
+            clean_seqno,
+            deletes_seqno,
+            is_clean,
+            is_whole,
+        })
+    }
+
+    /// Where its records belong.
+    pub(super) fn place(&self) -> Place {
+        Place { log_id: self.log_id, prev_seqno: self.prev_seqno, generation: self.generation }
     }
 }
 
@@ -101,6 +130,40 @@ fn header_checksum(bytes: &[u8; SEGMENT_HEADER_BYTES as usize]) -> u32 {
     hasher.update(&bytes[..12]);
     hasher.update(&bytes[16..]);
     hasher.finalize()
+}
+
+/// Where records belong: the same for a shipped segment whichever owner writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    log_id: u64,
+    prev_seqno: SeqNo,
+    generation: u64,
+}
+
+/// What a segment that compaction made says about itself at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SegmentEnd {
+    /// How many batches there are.
+    pub(super) batches: u64,
+    /// Where its range ends.
+    pub(super) last_seqno: SeqNo,
+    /// The latest owner whose batches it holds.
+    pub(super) epoch: u64,
+    /// When the newest of what it was made of was sealed, since 1970, in milliseconds.
+    pub(super) sealed_ms: u64,
+}
+
+impl SegmentEnd {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        [self.batches, self.last_seqno, self.epoch, self.sealed_ms]
+            .iter()
+            .for_each(|field| out.extend_from_slice(&field.to_le_bytes()));
+    }
+
+    pub(super) fn decode(payload: &[u8; END_BYTES as usize]) -> Self {
+        let [batches, last_seqno, epoch, sealed_ms] = std::array::from_fn(|field| u64_at(payload, 8 * field));
+        SegmentEnd { batches, last_seqno, epoch, sealed_ms }
+    }
 }
 
 /// The fixed part of a record.
@@ -120,28 +183,29 @@ impl RecordHeader {
         Ok(RecordHeader { kind, payload_bytes, payload_checksum: crc32fast::hash(payload), reserved: [0; 3] })
     }
 
-    pub(super) fn encode(&self, position: u64) -> [u8; RECORD_HEADER_BYTES as usize] {
+    /// The header of a record that begins at `offset` of its file.
+    pub(super) fn encode(&self, place: Place, offset: u64) -> [u8; RECORD_HEADER_BYTES as usize] {
         let mut bytes = [0; RECORD_HEADER_BYTES as usize];
         bytes[4..8].copy_from_slice(&self.payload_checksum.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.payload_bytes.to_le_bytes());
         bytes[12] = self.kind;
         bytes[13..].copy_from_slice(&self.reserved);
-        let checksum = record_checksum(&bytes, position);
+        let checksum = record_checksum(&bytes, place, offset);
         bytes[..4].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
-    /// The header of the record at `position`, if these are its bytes.
-    pub(super) fn decode(bytes: &[u8; RECORD_HEADER_BYTES as usize], position: u64) -> Option<Self> {
+    /// The header of the record that begins at `offset`, if these are its bytes.
+    pub(super) fn decode(bytes: &[u8; RECORD_HEADER_BYTES as usize], place: Place, offset: u64) -> Option<Self> {
         let reserved = [bytes[13], bytes[14], bytes[15]];
         let (payload_checksum, payload_bytes) = (u32_at(bytes, 4), u32_at(bytes, 8));
         let header = RecordHeader { kind: bytes[12], payload_bytes, payload_checksum, reserved };
-        (u32_at(bytes, 0) == record_checksum(bytes, position)).then_some(header)
+        (u32_at(bytes, 0) == record_checksum(bytes, place, offset)).then_some(header)
     }
 
     /// Whether a newer release wrote it.
     pub(super) fn is_newer(&self) -> bool {
-        !matches!(self.kind, KIND_BATCH | KIND_MARK) || self.reserved != [0; 3]
+        !matches!(self.kind, KIND_BATCH | KIND_MARK | KIND_END) || self.reserved != [0; 3]
     }
 
     /// The whole record's length, in bytes.
@@ -154,10 +218,33 @@ impl RecordHeader {
     }
 }
 
-fn record_checksum(bytes: &[u8; RECORD_HEADER_BYTES as usize], position: u64) -> u32 {
+/// Appends a record to `out`, which will begin at `offset` of its file; `encode` appends the payload.
+///
+/// # Errors
+/// What `encode` says, `InvalidArgument` for more than 4 GiB; `out` is left as it was.
+pub(super) fn append_record(
+    out: &mut Vec<u8>,
+    kind: u8,
+    place: Place,
+    offset: u64,
+    encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+) -> Result<()> {
+    let start = out.len();
+    let payload_start = start + RECORD_HEADER_BYTES as usize;
+    out.resize(payload_start, 0);
+    let header = encode(out)
+        .and_then(|()| RecordHeader::new(kind, &out[payload_start..]))
+        .inspect_err(|_| out.truncate(start))?;
+    out[start..payload_start].copy_from_slice(&header.encode(place, offset));
+    Ok(())
+}
+
+fn record_checksum(bytes: &[u8; RECORD_HEADER_BYTES as usize], place: Place, offset: u64) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&bytes[4..]);
-    hasher.update(&position.to_le_bytes());
+    for number in [place.log_id, place.prev_seqno, place.generation, offset] {
+        hasher.update(&number.to_le_bytes());
+    }
     hasher.finalize()
 }
 
@@ -177,19 +264,38 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            log_id: 77,
+            prev_seqno: 5,
+            epoch: 0,
+            generation: 3,
+            begun_ms: 1_700_000_000_000,
+            clean_seqno: 12,
+            deletes_seqno: 4,
+            is_clean: true,
+            is_whole: false,
+        }
+    }
+
     #[test]
     fn a_record_is_valid_at_its_own_place_only() {
-        let header = RecordHeader::new(KIND_BATCH, b"payload").unwrap();
-        let bytes = header.encode(77);
-        assert_eq!(RecordHeader::decode(&bytes, 77), Some(header));
-        assert_eq!(RecordHeader::decode(&bytes, 78), None);
-        assert!(header.matches(b"payload") && !header.matches(b"payloae"));
+        let (place, payload) = (header().place(), b"payload");
+        let record = RecordHeader::new(KIND_BATCH, payload).unwrap();
+        let bytes = record.encode(place, 80);
+        assert_eq!(RecordHeader::decode(&bytes, place, 80), Some(record));
+        assert_eq!(RecordHeader::decode(&bytes, place, 81), None);
+        for elsewhere in
+            [Place { log_id: 78, ..place }, Place { prev_seqno: 6, ..place }, Place { generation: 4, ..place }]
+        {
+            assert_eq!(RecordHeader::decode(&bytes, elsewhere, 80), None);
+        }
+        assert!(record.matches(payload) && !record.matches(b"payloae"));
     }
 
     #[test]
     fn every_flipped_bit_of_a_header_is_refused() {
-        let file = Path::new("x.log");
-        let header = SegmentHeader { first_position: 5, prev_seqno: 9 };
+        let (file, header) = (Path::new("x.log"), header());
         assert_eq!(SegmentHeader::decode(file, &header.encode()).unwrap(), header);
         for bit in 0..SEGMENT_HEADER_BYTES as usize * 8 {
             let mut bytes = header.encode();
@@ -199,18 +305,10 @@ mod tests {
     }
 
     #[test]
-    fn only_segment_names_are_segments() {
-        assert_eq!(segment_position("00000000000000000042.log"), Some(42));
-        for other in [
-            "42.log",
-            "LOCK",
-            "+0000000000000000042.log",
-            "00000000000000000042.tmp",
-            "99999999999999999999.log",
-            "18446744073709551615.log",
-            "04611686018427387905.log",
-        ] {
-            assert_eq!(segment_position(other), None, "{other}");
-        }
+    fn a_record_that_cannot_be_encoded_leaves_nothing() {
+        let mut out = vec![1, 2, 3];
+        let refused = |_: &mut Vec<u8>| Err(Error::InvalidArgument("no".to_owned()));
+        assert!(append_record(&mut out, KIND_BATCH, header().place(), 3, refused).is_err());
+        assert_eq!(out, [1, 2, 3]);
     }
 }

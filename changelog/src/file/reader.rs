@@ -1,13 +1,15 @@
 //! Reading the records of one segment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use siltstone::fs::{FileSystem, ReadableFile};
 use siltstone::{ChangeBatch, SeqNo};
 
+use super::chain::SegmentName;
 use super::format::{
-    KIND_BATCH, KIND_MARK, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, segment_path,
+    END_BYTES, KIND_BATCH, KIND_END, KIND_MARK, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentEnd,
+    SegmentHeader,
 };
 use crate::codec::{self, DecodeError};
 use crate::error::{Error, Result};
@@ -18,18 +20,23 @@ const CHUNK_BYTES: u64 = 256 << 10;
 /// One segment file, being read.
 #[derive(Debug)]
 pub(super) struct SegmentReader {
-    fs: Arc<dyn FileSystem>,
     file: Arc<dyn ReadableFile>,
     pub(super) path: PathBuf,
+    pub(super) name: SegmentName,
     pub(super) header: SegmentHeader,
+    /// Of one that compaction made.
+    pub(super) end: Option<SegmentEnd>,
     /// How long the file was when it was last asked.
     file_bytes: u64,
     chunk: Vec<u8>,
     chunk_offset: u64,
     /// Where in the file the next record begins.
     offset: u64,
-    /// The last sequence number before that.
+    /// The last number before that; at the end of one that compaction made, the end of its range.
     pub(super) last_seqno: SeqNo,
+    batches: u64,
+    /// A mark is here, or nothing is marked behind.
+    marked_offset: u64,
 }
 
 /// What is at some place of a segment.
@@ -54,41 +61,39 @@ pub(super) enum Next {
 }
 
 impl SegmentReader {
-    /// Opens the segment that begins at `position`; `None` if its header never got to storage, which only the last
-    /// segment may say of itself.
-    pub(super) fn open(fs: &Arc<dyn FileSystem>, directory: &std::path::Path, position: u64) -> Result<Option<Self>> {
-        let path = segment_path(directory, position);
+    /// Opens a segment.
+    ///
+    /// # Errors
+    /// `Io`, of kind `NotFound` for one that is gone, as after compaction; `Corruption`, `UnsupportedVersion`.
+    pub(super) fn open(fs: &Arc<dyn FileSystem>, directory: &Path, name: SegmentName) -> Result<Self> {
+        let path = name.path(directory);
         let file = fs.open(&path).map_err(Error::io("opening a segment", &path))?;
         let file_bytes = file.len().map_err(Error::io("reading a segment", &path))?;
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
         if file_bytes < SEGMENT_HEADER_BYTES {
-            return Ok(None);
+            return Err(Error::corruption(&path, file_bytes, "the header is cut off"));
         }
         file.read_exact_at(&mut bytes, 0).map_err(Error::io("reading a segment", &path))?;
-        let header = match SegmentHeader::decode(&path, &bytes) {
-            // The header is synced before the first record is written.
-            Err(Error::Corruption { .. }) if file_bytes == SEGMENT_HEADER_BYTES => return Ok(None),
-            header => header?,
+        let header = SegmentHeader::decode(&path, &bytes)?;
+        let end = match name.last_seqno {
+            Some(_) => Some(read_end(&path, &*file, file_bytes, &header)?),
+            None => None,
         };
-        if header.first_position != position {
-            return Err(Error::corruption(&path, 16, format!("it begins at {}", header.first_position)));
-        }
-        Ok(Some(SegmentReader {
-            fs: fs.clone(),
+        check_name(&path, name, &header, end.as_ref())?;
+        Ok(SegmentReader {
             file,
             path,
+            name,
             header,
+            end,
             file_bytes,
             chunk: Vec::new(),
             chunk_offset: 0,
             offset: SEGMENT_HEADER_BYTES,
             last_seqno: header.prev_seqno,
-        }))
-    }
-
-    /// The position of the next record.
-    pub(super) fn position(&self) -> u64 {
-        self.position_of(self.offset)
+            batches: 0,
+            marked_offset: SEGMENT_HEADER_BYTES,
+        })
     }
 
     /// Where in the file the next record begins.
@@ -96,8 +101,9 @@ impl SegmentReader {
         self.offset
     }
 
-    fn position_of(&self, offset: u64) -> u64 {
-        self.header.first_position + (offset - SEGMENT_HEADER_BYTES)
+    /// The file, whatever name it has by now.
+    pub(super) fn file(&self) -> &dyn ReadableFile {
+        &*self.file
     }
 
     /// The next batch, behind any marks.
@@ -109,6 +115,7 @@ impl SegmentReader {
             self.refresh()?;
             let found = match self.record()? {
                 // Proof that the place was synced may also be proof that a writer finished it just now: look again.
+                Found::Unreadable(reason) if self.end.is_some() => return Err(self.damaged(reason)),
                 Found::Unreadable(_) if self.has_mark_behind()? => {
                     self.chunk.clear();
                     match self.record()? {
@@ -125,13 +132,49 @@ impl SegmentReader {
                     }
                     self.offset += record_bytes;
                     self.last_seqno = batch.last_seqno();
+                    self.batches += 1;
                     return Ok(Next::Batch(batch));
                 }
                 Found::Mark(record_bytes) => self.offset += record_bytes,
-                Found::End => return Ok(Next::End),
+                Found::End => {
+                    self.check_end()?;
+                    return Ok(Next::End);
+                }
                 Found::Unreadable(_) => return Ok(Next::Torn),
             }
         }
+    }
+
+    /// As [`next`](Self::next), of what lies under a mark.
+    pub(super) fn next_marked(&mut self) -> Result<Next> {
+        if self.offset >= self.marked_offset && !self.find_mark()? {
+            return Ok(Next::End);
+        }
+        self.next()
+    }
+
+    /// Looks for the next mark behind whole records, beginning with the next one.
+    fn find_mark(&mut self) -> Result<bool> {
+        self.update_length()?;
+        let mut offset = self.offset;
+        while let Some(header) = self.header_at(offset)? {
+            if header.kind == KIND_MARK && offset > self.offset {
+                self.marked_offset = offset;
+                return Ok(true);
+            }
+            offset += header.record_bytes();
+        }
+        Ok(false)
+    }
+
+    /// What compaction made has to hold as many batches as it says.
+    fn check_end(&mut self) -> Result<()> {
+        let Some(end) = self.end else { return Ok(()) };
+        if self.batches != end.batches || self.last_seqno > end.last_seqno {
+            return Err(self.damaged(format!("it has {} batches, not {}", self.batches, end.batches)));
+        }
+        self.last_seqno = end.last_seqno;
+        Ok(())
     }
 
     /// `Corruption` at the next record.
@@ -141,15 +184,14 @@ impl SegmentReader {
 
     /// Asks for the length again at the end of what was known: a writer may have gone on.
     fn refresh(&mut self) -> Result<()> {
-        if self.offset + RECORD_HEADER_BYTES > self.file_bytes {
+        if self.end.is_none() && self.offset + RECORD_HEADER_BYTES > self.file_bytes {
             self.update_length()?;
         }
         Ok(())
     }
 
-    /// By its name: a sink that was opened since may have put the records into a new file.
+    /// By the handle, and not by the name: that may be gone.
     fn update_length(&mut self) -> Result<()> {
-        self.file = self.fs.open(&self.path).map_err(Error::io("opening a segment", &self.path))?;
         self.file_bytes = self.file.len().map_err(Error::io("reading a segment", &self.path))?;
         Ok(())
     }
@@ -165,14 +207,19 @@ impl SegmentReader {
             return Err(self.newer(format!("a record of kind {}", header.kind)));
         }
         let payload_offset = self.offset + RECORD_HEADER_BYTES;
+        let is_end = self.end.is_some() && payload_offset + END_BYTES == self.file_bytes;
         let Some(payload) = self.bytes(payload_offset, u64::from(header.payload_bytes))? else {
             return Ok(Found::Unreadable("the record is cut off"));
         };
         if !header.matches(payload) {
             return Ok(Found::Unreadable("the payload's checksum does not fit"));
         }
-        if header.kind != KIND_BATCH {
-            return Ok(Found::Mark(header.record_bytes()));
+        match header.kind {
+            KIND_MARK => return Ok(Found::Mark(header.record_bytes())),
+            // Opening has looked at it, and it is the last thing in the file.
+            KIND_END if is_end => return Ok(Found::End),
+            KIND_BATCH => {}
+            _ => return Err(self.damaged("an end in the middle")),
         }
         match codec::decode(payload) {
             Ok(batch) => Ok(Found::Batch(batch, header.record_bytes())),
@@ -186,11 +233,11 @@ impl SegmentReader {
     }
 
     fn header_at(&mut self, offset: u64) -> Result<Option<RecordHeader>> {
-        let position = self.position_of(offset);
+        let place = self.header.place();
         let Some(bytes) = self.bytes(offset, RECORD_HEADER_BYTES)? else { return Ok(None) };
         let mut header = [0; RECORD_HEADER_BYTES as usize];
         header.copy_from_slice(bytes);
-        Ok(RecordHeader::decode(&header, position))
+        Ok(RecordHeader::decode(&header, place, offset))
     }
 
     /// `len` bytes from `offset` on, or `None` if the file ends before.
@@ -228,4 +275,32 @@ impl SegmentReader {
         }
         Ok(false)
     }
+}
+
+/// The end of what compaction made.
+fn read_end(path: &Path, file: &dyn ReadableFile, file_bytes: u64, header: &SegmentHeader) -> Result<SegmentEnd> {
+    let offset = file_bytes.saturating_sub(RECORD_HEADER_BYTES + END_BYTES).max(SEGMENT_HEADER_BYTES);
+    let damaged = || Error::corruption(path, offset, "it has no end");
+    let (mut record, mut payload) = ([0; RECORD_HEADER_BYTES as usize], [0; END_BYTES as usize]);
+    if offset + RECORD_HEADER_BYTES + END_BYTES != file_bytes {
+        return Err(damaged());
+    }
+    file.read_exact_at(&mut record, offset)
+        .and_then(|()| file.read_exact_at(&mut payload, offset + RECORD_HEADER_BYTES))
+        .map_err(Error::io("reading a segment", path))?;
+    match RecordHeader::decode(&record, header.place(), offset) {
+        Some(record) if record.kind == KIND_END && record.matches(&payload) => Ok(SegmentEnd::decode(&payload)),
+        _ => Err(damaged()),
+    }
+}
+
+/// A segment that was exchanged for another one does not pass for it.
+fn check_name(path: &Path, name: SegmentName, header: &SegmentHeader, end: Option<&SegmentEnd>) -> Result<()> {
+    let here = SegmentName {
+        prev_seqno: header.prev_seqno,
+        last_seqno: end.map(|end| end.last_seqno),
+        epoch: end.map_or(header.epoch, |end| end.epoch),
+        generation: header.generation,
+    };
+    if here == name { Ok(()) } else { Err(Error::corruption(path, 16, format!("it is the segment {here}"))) }
 }

@@ -1,21 +1,30 @@
 //! [`FileSource`]: the reading end.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use siltstone::ChangeBatch;
 use siltstone::fs::{FileSystem, OsFileSystem};
+use siltstone::{ChangeBatch, SeqNo};
 
-use super::format::{list_segments, segment_path};
+use super::chain::{SegmentName, read_chain};
+use super::owner::has_owner;
 use super::reader::{Next, SegmentReader};
 use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::sink::{Batches, Source, until_error};
 
+/// How often a segment is looked for that compaction or a new owner replaced between the look at the directory and the
+/// opening.
+const LOOKS: u32 = 10;
+
 /// Reads the log that a [`FileSink`](crate::FileSink) writes, also while it writes. It changes nothing: what a crash
 /// left torn at the end is the end.
 ///
 /// A directory that is missing or empty is an empty log.
+///
+/// What compaction leaves out is left out: on the way from the oldest position the state is that of no moment, until
+/// everything is read that was there when the reading began.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -43,135 +52,267 @@ impl FileSource {
         FileSource { directory: directory.as_ref().to_owned(), fs: file_system }
     }
 
-    /// The end of the log: the position after its last batch.
-    fn newest(&self, segments: &[u64]) -> Result<u64> {
-        let Some(&last) = segments.last() else { return Ok(0) };
-        let mut end = last;
-        if let Some(mut reader) = SegmentReader::open(&self.fs, &self.directory, last)? {
-            while let Next::Batch(_) = reader.next()? {
-                end = reader.position();
-            }
+    fn reading(&self, after_seqno: SeqNo) -> Reading {
+        Reading {
+            fs: self.fs.clone(),
+            directory: self.directory.clone(),
+            after_seqno,
+            log_id: None,
+            deletes_seqno: 0,
+            segment: None,
         }
-        Ok(end)
+    }
+
+    /// Opens the first or the last segment.
+    fn edge(&self, pick: fn(&[SegmentName]) -> Option<&SegmentName>) -> Result<Option<SegmentReader>> {
+        retry_missing(|| {
+            let log = read_chain(&self.fs, &self.directory)?;
+            pick(&log).map(|&name| SegmentReader::open(&self.fs, &self.directory, name)).transpose()
+        })
+    }
+
+    /// The log's number and the last number it holds; none if there is no log.
+    fn newest(&self) -> Result<Option<(u64, SeqNo)>> {
+        let Some(last) = self.edge(<[SegmentName]>::last)? else { return Ok(None) };
+        let mut reading = self.reading(last.header.prev_seqno);
+        // Nothing is made of what is read.
+        reading.deletes_seqno = SeqNo::MAX;
+        while reading.next()?.is_some() {}
+        Ok(Some((last.header.log_id, reading.after_seqno)))
     }
 }
 
 impl Source for FileSource {
     fn bounds(&self) -> Result<(Position, Position)> {
-        let segments = list_segments(&self.fs, &self.directory)?;
-        let oldest = segments.first().copied().unwrap_or(0);
-        Ok((Position::from_number(oldest), Position::from_number(self.newest(&segments)?)))
+        let Some(first) = self.edge(<[SegmentName]>::first)? else { return Ok((beginning(), beginning())) };
+        let (log_id, newest) = self.newest()?.unwrap_or((first.header.log_id, first.header.prev_seqno));
+        Ok((position(first.header.log_id, first.header.prev_seqno), position(log_id, newest)))
     }
 
     /// What is read is checked against its checksums. After its end the iterator goes on when the log has grown.
+    ///
+    /// # Errors
+    /// `PositionOutOfRange` also where deletes behind `from` are gone, so that what was read up to there cannot be brought
+    /// up to date; `Mismatch` for a position of another log.
     fn read(&self, from: &Position) -> Result<Batches> {
-        let position = from.to_number()?;
-        let segments = list_segments(&self.fs, &self.directory)?;
-        let out_of_range = |newest| Error::PositionOutOfRange {
-            position: from.clone(),
-            oldest: Position::from_number(segments.first().copied().unwrap_or(0)),
-            newest: Position::from_number(newest),
+        let (log_id, seqno) = parse(from)?;
+        let mut reading = self.reading(seqno);
+        let Some(first) = self.edge(<[SegmentName]>::first)? else {
+            return match seqno {
+                0 if log_id.is_none() => Ok(until_error(move || reading.next())),
+                _ => {
+                    Err(Error::PositionOutOfRange { position: from.clone(), oldest: beginning(), newest: beginning() })
+                }
+            };
         };
-        let Some(&first) = segments.iter().rev().find(|&&first| first <= position) else {
-            if segments.is_empty() && position == 0 {
-                let mut tail = Batch { fs: self.fs.clone(), directory: self.directory.clone(), at: 0, reader: None };
-                return Ok(until_error(move || tail.next()));
-            }
-            return Err(out_of_range(self.newest(&segments)?));
-        };
-        let mut batches = Batch { fs: self.fs.clone(), directory: self.directory.clone(), at: first, reader: None };
-        // Record by record, since nothing else tells a position of this log from any other number.
-        while batches.at < position {
-            if batches.next()?.is_none() {
-                return Err(out_of_range(batches.at));
-            }
+        let header = first.header;
+        if let Some(other) = log_id.filter(|&id| id != header.log_id) {
+            let reason = format!("{from} is a position of log {other:016x}, this is log {:016x}", header.log_id);
+            return Err(Error::Mismatch(reason));
         }
-        if batches.at > position {
-            return Err(Error::InvalidArgument(format!("{from} is not a position of this log: no batch begins there")));
+        let deletes_seqno = self.deletes_seqno()?;
+        let from_start = seqno == header.prev_seqno;
+        let too_old = seqno < header.prev_seqno || (seqno < deletes_seqno && !from_start);
+        let last = self.edge(<[SegmentName]>::last)?.map_or(0, |last| last.header.prev_seqno);
+        // The last segment is only read through where that can tell something.
+        let newest = if seqno > last || too_old { self.newest()?.map_or(last, |(_, newest)| newest) } else { last };
+        if too_old || seqno > newest {
+            let oldest = if seqno < header.prev_seqno { header.prev_seqno } else { deletes_seqno };
+            let (oldest, newest) = (position(header.log_id, oldest), position(header.log_id, newest));
+            return Err(Error::PositionOutOfRange { position: from.clone(), oldest, newest });
         }
-        Ok(until_error(move || batches.next()))
+        reading.log_id = Some(header.log_id);
+        reading.deletes_seqno = deletes_seqno;
+        Ok(until_error(move || reading.next()))
     }
+
+    fn holds_whole_state(&self) -> Result<Option<bool>> {
+        let first = self.edge(<[SegmentName]>::first)?;
+        Ok(match first {
+            None => None,
+            Some(first) if first.header.prev_seqno > 0 => Some(false),
+            // Of what was shipped the first number decides.
+            Some(first) if first.end.is_none() => None,
+            Some(first) => Some(first.header.is_whole),
+        })
+    }
+}
+
+impl FileSource {
+    /// The last number whose delete may be gone.
+    fn deletes_seqno(&self) -> Result<SeqNo> {
+        retry_missing(|| {
+            let mut deletes_seqno = 0;
+            for name in read_chain(&self.fs, &self.directory)?.into_iter().filter(|name| name.last_seqno.is_some()) {
+                let reader = SegmentReader::open(&self.fs, &self.directory, name)?;
+                deletes_seqno = deletes_seqno.max(reader.header.deletes_seqno);
+            }
+            Ok(deletes_seqno)
+        })
+    }
+}
+
+/// The beginning of whichever log it is.
+fn beginning() -> Position {
+    Position::from_number(0)
+}
+
+/// The place behind number `seqno` of a log.
+pub(super) fn position(log_id: u64, seqno: SeqNo) -> Position {
+    Position::from_text(format!("{log_id:016x}:{seqno}"))
+}
+
+/// The log, if it says which, and the last number before a position.
+fn parse(position: &Position) -> Result<(Option<u64>, SeqNo)> {
+    let text = String::from_utf8_lossy(position.as_bytes());
+    if *position == beginning() {
+        return Ok((None, 0));
+    }
+    let parts = text.split_once(':').and_then(|(log_id, seqno)| {
+        let log_id = u64::from_str_radix(log_id, 16).ok().filter(|_| log_id.len() == 16)?;
+        Some((Some(log_id), seqno.parse().ok()?))
+    });
+    parts.ok_or_else(|| Error::InvalidArgument(format!("{position} is not a position of a log in files")))
+}
+
+/// What `look` finds, where a file that it opens may have been replaced since it was listed.
+fn retry_missing<R>(mut look: impl FnMut() -> Result<R>) -> Result<R> {
+    for _ in 1..LOOKS {
+        match look() {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            found => return found,
+        }
+    }
+    look()
 }
 
 /// Batch after batch, over segments.
 #[derive(Debug)]
-struct Batch {
+struct Reading {
     fs: Arc<dyn FileSystem>,
     directory: PathBuf,
-    /// Where the next batch begins, or a mark before it.
-    at: u64,
-    /// The segment that holds it; none before the first look.
-    reader: Option<SegmentReader>,
+    /// The last number that was read.
+    after_seqno: SeqNo,
+    log_id: Option<u64>,
+    /// Deletes up to here were gone when the reading began, with all that they had deleted.
+    deletes_seqno: SeqNo,
+    segment: Option<Segment>,
 }
 
-impl Batch {
+#[derive(Debug)]
+struct Segment {
+    reader: SegmentReader,
+    state: SegmentState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SegmentState {
+    /// The last one, which its owner may be writing: what lies under a mark counts.
+    Written,
+    /// The last one, and its owner is gone: all that is whole counts.
+    Abandoned,
+    /// Another one follows, or compaction made it: all of it counts, and it must be whole.
+    Sealed,
+}
+
+impl Reading {
     fn next(&mut self) -> Result<Option<(Position, ChangeBatch)>> {
         loop {
-            let Some(reader) = &mut self.reader else {
-                if !self.enter(self.at)? {
+            let Some(segment) = &mut self.segment else {
+                if !self.enter()? {
                     return Ok(None);
                 }
                 continue;
             };
-            let torn = match reader.next()? {
+            let next = match segment.state {
+                SegmentState::Written => segment.reader.next_marked()?,
+                _ => segment.reader.next()?,
+            };
+            let is_torn = match next {
+                Next::Batch(batch) if batch.last_seqno() <= self.after_seqno => continue,
                 Next::Batch(batch) => {
-                    self.at = reader.position();
-                    return Ok(Some((Position::from_number(self.at), batch)));
+                    self.after_seqno = batch.last_seqno();
+                    return Ok(Some((position(segment.reader.header.log_id, self.after_seqno), batch)));
                 }
                 Next::End => false,
                 Next::Torn => true,
             };
-            let segments = list_segments(&self.fs, &self.directory)?;
-            let (first, here) = (reader.header.first_position, reader.position());
-            let Some(&later) = segments.iter().find(|&&later| later > first) else { return Ok(None) };
-            // Sealed since: look again, now that no writer is at work on it.
-            match reader.next()? {
-                Next::Batch(batch) => {
-                    self.at = reader.position();
-                    return Ok(Some((Position::from_number(self.at), batch)));
-                }
-                Next::End if later == reader.position() => {}
-                Next::End => return Err(reader.damaged(format!("the log goes on at {later}, not at {here}"))),
-                Next::Torn => {
-                    let reason = if torn { "a sealed segment is unreadable" } else { "a sealed segment is torn" };
-                    return Err(reader.damaged(reason));
-                }
-            }
-            let last_seqno = reader.last_seqno;
-            if !self.enter(later)? {
+            if !self.go_on(is_torn)? {
                 return Ok(None);
             }
-            self.check_chain(last_seqno)?;
         }
     }
 
-    /// Opens the segment that begins at `position`; false if it is not there yet, or not yet whole.
-    fn enter(&mut self, position: u64) -> Result<bool> {
-        let segments = list_segments(&self.fs, &self.directory)?;
-        if !segments.contains(&position) {
-            return Ok(false);
+    /// Opens the segment that goes on behind what was read; false if there is none.
+    fn enter(&mut self) -> Result<bool> {
+        let mut oldest_seqno = None;
+        let found = retry_missing(|| {
+            let log = read_chain(&self.fs, &self.directory)?;
+            oldest_seqno = log.first().map(|first| first.prev_seqno);
+            let Some(at) = log.iter().rposition(|name| name.prev_seqno <= self.after_seqno) else { return Ok(None) };
+            let reader = SegmentReader::open(&self.fs, &self.directory, log[at])?;
+            let is_sealed = at + 1 < log.len() || reader.end.is_some();
+            let state = if is_sealed { SegmentState::Sealed } else { SegmentState::Written };
+            Ok(Some(Segment { reader, state }))
+        })?;
+        let Some(segment) = found else { return oldest_seqno.map_or(Ok(false), |oldest| Err(self.let_go(oldest))) };
+        let header = segment.reader.header;
+        if *self.log_id.get_or_insert(header.log_id) != header.log_id {
+            let reason = format!("it is of log {:016x}", header.log_id);
+            return Err(Error::corruption(&segment.reader.path, 16, reason));
         }
-        let reader = SegmentReader::open(&self.fs, &self.directory, position)?;
-        if reader.is_none() && segments.last() != Some(&position) {
-            let path = segment_path(&self.directory, position);
-            return Err(Error::corruption(&path, 0, "a sealed segment without a header"));
+        // Compaction has been here since the reading began: what these deletes deleted may have been read before.
+        if header.deletes_seqno > self.deletes_seqno.max(self.after_seqno) {
+            return Err(self.let_go(header.deletes_seqno));
         }
-        let found = reader.is_some();
-        if found {
-            self.reader = reader;
-            self.at = position;
-        }
-        Ok(found)
+        self.segment = Some(segment);
+        Ok(true)
     }
 
-    fn check_chain(&self, last_seqno: u64) -> Result<()> {
-        match &self.reader {
-            Some(reader) if reader.header.prev_seqno != last_seqno => Err(Error::corruption(
-                &reader.path,
-                24,
-                format!("it follows sequence number {}, not {last_seqno}", reader.header.prev_seqno),
-            )),
-            _ => Ok(()),
+    /// What follows what was read last is gone.
+    fn let_go(&self, oldest_seqno: SeqNo) -> Error {
+        let log_id = self.log_id.unwrap_or(0);
+        let oldest = position(log_id, oldest_seqno);
+        Error::PositionOutOfRange { position: position(log_id, self.after_seqno), newest: oldest.clone(), oldest }
+    }
+
+    /// At the end of what could be read of the segment: whether there is more to look at, here or in another one.
+    fn go_on(&mut self, is_torn: bool) -> Result<bool> {
+        let Some(segment) = &mut self.segment else { return Ok(false) };
+        // The owner before the segments: one that is gone has begun none since.
+        let is_owned = has_owner(&self.fs, &self.directory)?;
+        let log = read_chain(&self.fs, &self.directory)?;
+        let Some(at) = log.iter().position(|name| *name == segment.reader.name) else {
+            // Compacted, or a new owner's by now: what replaced it holds what was read, and what follows.
+            self.after_seqno = self.after_seqno.max(segment.reader.last_seqno);
+            self.segment = None;
+            return Ok(!log.is_empty());
+        };
+        let next = log.get(at + 1);
+        match (segment.state, next) {
+            (SegmentState::Sealed, Some(next)) => {
+                let end_seqno = segment.reader.last_seqno;
+                if is_torn {
+                    return Err(segment.reader.damaged("a sealed segment is torn"));
+                }
+                if next.prev_seqno > end_seqno {
+                    let reason =
+                        format!("it ends with number {end_seqno}, and the next one follows {}", next.prev_seqno);
+                    return Err(segment.reader.damaged(reason));
+                }
+                self.after_seqno = self.after_seqno.max(end_seqno);
+                self.segment = None;
+                Ok(true)
+            }
+            (_, Some(_)) => {
+                segment.state = SegmentState::Sealed;
+                Ok(true)
+            }
+            (SegmentState::Written, None) if !is_owned => {
+                segment.state = SegmentState::Abandoned;
+                Ok(true)
+            }
+            (_, None) => Ok(false),
         }
     }
 }

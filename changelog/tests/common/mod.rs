@@ -124,6 +124,10 @@ impl Clock for ManualClock {
         Duration::from_nanos(self.nanos.load(Ordering::SeqCst))
     }
 
+    fn since_epoch(&self) -> Duration {
+        self.now()
+    }
+
     fn sleep(&self, duration: Duration) {
         self.nanos.fetch_add(duration.as_nanos() as u64, Ordering::SeqCst);
     }
