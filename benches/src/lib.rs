@@ -12,7 +12,14 @@
 //! cargo run --release -p siltstone-benches -- compaction --check --keys 300000 --strategies leveled
 //! cargo run --release -p siltstone-benches -- simulate --data-gib 10240 --passes 1 --workloads uniform --strategies leveled
 //! ```
+//!
+//! The [`changelog`] suite measures shipping, restoring and following a log:
+//!
+//! ```sh
+//! cargo run --release -p siltstone-benches -- changelog --keys 5000000 --repeat 3
+//! ```
 
+pub mod changelog;
 pub mod cli;
 pub mod compaction;
 pub mod crash;

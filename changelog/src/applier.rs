@@ -28,18 +28,25 @@ impl Applier {
     /// # Errors
     /// `Partial` before the first batch of a log that is not whole; what the database says.
     pub(crate) fn apply(&mut self, db: &Db, batch: &ChangeBatch, position: &Position) -> Result<()> {
-        let is_whole = self.allow_partial || self.log_is_whole.unwrap_or(batch.first_seqno() == 1);
-        if db.last_seqno() == 0 && !is_whole {
-            let hint = "allow a partial restore, to get what there is";
-            return Err(Error::Partial { first: batch.first_seqno(), hint });
-        }
+        self.check_whole(db, batch)?;
         self.open_keyspaces(db, batch)?;
         db.apply(batch, &[(SOURCE_POSITION, position.as_bytes())])?;
         Ok(())
     }
 
+    /// # Errors
+    /// `Partial` if `first` is to be the first batch of an empty database, and the log is not whole.
+    pub(crate) fn check_whole(&self, db: &Db, first: &ChangeBatch) -> Result<()> {
+        let is_whole = self.allow_partial || self.log_is_whole.unwrap_or(first.first_seqno() == 1);
+        if db.last_seqno() == 0 && !is_whole {
+            let hint = "allow a partial restore, to get what there is";
+            return Err(Error::Partial { first: first.first_seqno(), hint });
+        }
+        Ok(())
+    }
+
     /// Creates the keyspaces that have options of their own before the batch would create them with the default ones.
-    fn open_keyspaces(&mut self, db: &Db, batch: &ChangeBatch) -> Result<()> {
+    pub(crate) fn open_keyspaces(&mut self, db: &Db, batch: &ChangeBatch) -> Result<()> {
         if self.keyspaces.is_empty() || batch.last_seqno() <= db.last_seqno() {
             return Ok(());
         }

@@ -79,6 +79,12 @@ pub enum Error {
         /// What is allowed.
         max_message_bytes: usize,
     },
+    /// A restore was told to end; another run goes on from there.
+    #[error("interrupted at position {position}")]
+    Interrupted {
+        /// How far it got.
+        position: Position,
+    },
     /// The source does not hold the position asked for.
     #[error("position {position} is outside the log, which goes from {oldest} to {newest}")]
     PositionOutOfRange {

@@ -19,6 +19,9 @@
 //! # Ok::<(), siltstone_changelog::Error>(())
 //! ```
 //!
+//! With the feature `metrics`, rates and lag are told to the facade of that name, as `siltstone_ship_*`,
+//! `siltstone_restore_*` and `siltstone_standby_*`.
+//!
 //! What is not in the log, and so not in a restored database: writes with
 //! [`Durability::NoLog`](siltstone::Durability::NoLog), keyspaces that were never written to, keyspace options and
 //! metadata.
@@ -28,6 +31,7 @@ pub mod store;
 
 mod applier;
 mod error;
+mod figures;
 mod file;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -60,7 +64,7 @@ pub use memory::{MemorySink, MemorySource};
 #[cfg(feature = "nats")]
 pub use nats::{NatsOptions, NatsSink, NatsSource};
 pub use position::{MAX_POSITION_BYTES, Position};
-pub use restore::{Progress, Restore, SOURCE_POSITION};
+pub use restore::{Moment, Progress, Restore, Restored, SOURCE_POSITION};
 pub use retry::RetryPolicy;
 pub use ship::{ShipOptions, Shipper, State, Status, ship};
 pub use sink::{Batches, Sink, Source};

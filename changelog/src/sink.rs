@@ -74,6 +74,34 @@ pub trait Source {
     fn holds_whole_state(&self) -> Result<Option<bool>> {
         Ok(None)
     }
+
+    /// The last sequence number that can be read now; 0 of an empty log, `None` if the source cannot tell (the default). For
+    /// how much there is still to read.
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    fn newest_seqno(&self) -> Result<Option<SeqNo>> {
+        Ok(None)
+    }
+
+    /// The last sequence number before `position`, if the source can tell. Default: it cannot.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is none of its positions.
+    fn seqno_at(&self, position: &Position) -> Result<Option<SeqNo>> {
+        let _ = position;
+        Ok(None)
+    }
+
+    /// Whether what is read up to `position` comes to the state of that moment, which compaction of what lies behind it may
+    /// have changed. Default: it does.
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    fn is_exact(&self, position: &Position) -> Result<bool> {
+        let _ = position;
+        Ok(true)
+    }
 }
 
 impl<S: Sink + ?Sized> Sink for Box<S> {
@@ -101,6 +129,18 @@ impl<S: Source + ?Sized> Source for Box<S> {
 
     fn holds_whole_state(&self) -> Result<Option<bool>> {
         (**self).holds_whole_state()
+    }
+
+    fn newest_seqno(&self) -> Result<Option<SeqNo>> {
+        (**self).newest_seqno()
+    }
+
+    fn seqno_at(&self, position: &Position) -> Result<Option<SeqNo>> {
+        (**self).seqno_at(position)
+    }
+
+    fn is_exact(&self, position: &Position) -> Result<bool> {
+        (**self).is_exact(position)
     }
 }
 

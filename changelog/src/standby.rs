@@ -10,6 +10,7 @@ use siltstone::{Clock, Db, Options, SeqNo, Snapshot, SystemClock};
 
 use crate::applier::Applier;
 use crate::error::{Error, Result};
+use crate::figures;
 use crate::position::Position;
 use crate::restore::{Restore, finish};
 use crate::retry::{Backoff, RetryPolicy, sleep};
@@ -17,6 +18,9 @@ use crate::sink::{Batches, Source};
 
 /// How long a standby that has read everything waits before it looks again.
 const POLL: Duration = Duration::from_millis(10);
+
+/// How often a standby that is behind asks how far it is.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a standby is doing.
 #[derive(Clone, Debug)]
@@ -53,6 +57,11 @@ pub struct StandbyStatus {
     pub user_bytes: u64,
     /// When it had everything the last time, by its clock; none: not since it began.
     pub caught_up_at: Option<Duration>,
+    /// The last number that it has seen in the log, or that the source told of when it looked last (about every second while
+    /// there is more to read).
+    pub newest_seqno: SeqNo,
+    /// How long it has not had everything; zero while it has.
+    pub lag_time: Duration,
 }
 
 /// Follows a log into a database of its own, which can be read meanwhile, and becomes the owner when it is
@@ -77,6 +86,8 @@ pub struct StandbyStatus {
 pub struct Standby {
     db: Db,
     shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    began: Duration,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
@@ -131,20 +142,37 @@ impl Standby {
             batches: 0,
             user_bytes: 0,
             caught_up_at: None,
+            newest_seqno: db.last_seqno(),
+            lag_time: Duration::ZERO,
         };
         let progress = Mutex::new(Progress { status, finishing: false, stopping: false });
         let shared = Arc::new(Shared { progress, changed: Condvar::new() });
         let (source, applier) = restore.into_parts();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let follower = Follower { db: db.clone(), source, applier, shared: shared.clone(), clock };
+        let began = clock.now();
+        let follower =
+            Follower { db: db.clone(), source, applier, shared: shared.clone(), clock: clock.clone(), looked_at: None };
         let thread = std::thread::Builder::new().name("siltstone-standby".to_owned()).spawn(move || follower.run());
         let thread = thread.map_err(|source| Error::Foreign { source: Box::new(source), retryable: false })?;
-        Ok(Standby { db, shared, thread: Some(thread) })
+        Ok(Standby { db, shared, clock, began, thread: Some(thread) })
     }
 
     /// How far it has got.
     pub fn status(&self) -> StandbyStatus {
-        self.shared.progress.lock().status.clone()
+        let status = self.shared.progress.lock().status.clone();
+        let behind_since = match status.state {
+            StandbyState::CaughtUp => return status,
+            _ => status.caught_up_at.unwrap_or(self.began),
+        };
+        StandbyStatus { lag_time: self.clock.now().saturating_sub(behind_since), ..status }
+    }
+
+    /// How many sequence numbers of the log are not applied yet, as far as it knows: 0 when it has caught up, and at least 1
+    /// while it has not.
+    pub fn lag(&self) -> u64 {
+        let status = self.status();
+        let seqnos = status.newest_seqno.saturating_sub(status.seqno);
+        if matches!(status.state, StandbyState::CaughtUp) { 0 } else { seqnos.max(1) }
     }
 
     /// The position after the last batch that was applied.
@@ -226,6 +254,8 @@ struct Follower<S> {
     applier: Applier,
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
+    /// When the source was asked for its newest number the last time.
+    looked_at: Option<Duration>,
 }
 
 impl<S: Source> Follower<S> {
@@ -274,6 +304,8 @@ impl<S: Source> Follower<S> {
             }
             let now = self.clock.now();
             (progress.status.state, progress.status.caught_up_at) = (StandbyState::CaughtUp, Some(now));
+            progress.status.newest_seqno = progress.status.seqno;
+            figures::standby_lag(0);
             self.shared.changed.notify_all();
             if !progress.finishing {
                 self.shared.changed.wait_for(&mut progress, POLL);
@@ -286,6 +318,7 @@ impl<S: Source> Follower<S> {
         for next in batches.by_ref() {
             let (position, batch) = next?;
             backoff.succeeded();
+            self.look()?;
             let mut progress = self.shared.progress.lock();
             if progress.stopping {
                 return Ok(());
@@ -294,8 +327,24 @@ impl<S: Source> Follower<S> {
             let status = &mut progress.status;
             (status.position, status.seqno) = (position, batch.last_seqno());
             status.state = StandbyState::CatchingUp;
+            status.newest_seqno = status.newest_seqno.max(status.seqno);
             status.batches += 1;
             status.user_bytes += batch.user_bytes();
+        }
+        Ok(())
+    }
+
+    /// Asks the source how far the log goes, now and then.
+    fn look(&mut self) -> Result<()> {
+        let now = self.clock.now();
+        if self.looked_at.is_some_and(|at| now.saturating_sub(at) < LOOK) {
+            return Ok(());
+        }
+        self.looked_at = Some(now);
+        if let Some(newest) = self.source.newest_seqno()? {
+            let mut progress = self.shared.progress.lock();
+            progress.status.newest_seqno = newest.max(progress.status.seqno);
+            figures::standby_lag(newest.saturating_sub(progress.status.seqno));
         }
         Ok(())
     }

@@ -240,6 +240,13 @@ pub(crate) fn set_cursor(
     Ok(())
 }
 
+/// See [`Db::change_cursors`](crate::Db::change_cursors).
+pub(crate) fn cursors(store: &Store) -> Vec<String> {
+    let mut names: Vec<String> = store.cursors.lock().keys().cloned().collect();
+    names.sort_unstable();
+    names
+}
+
 /// The durable cursor of that name.
 pub(crate) fn cursor(store: &Store, name: &str) -> Option<SeqNo> {
     decode_cursor(&store.metadata.get(&format!("{CURSOR_PREFIX}{name}"))?)

@@ -28,4 +28,5 @@ pub mod soak;
 pub mod source;
 pub mod state;
 pub mod steps;
+pub mod task_life;
 pub mod workload;

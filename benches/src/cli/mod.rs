@@ -7,10 +7,10 @@ mod session;
 
 use clap::{Parser, Subcommand};
 
-use crate::compaction;
 use crate::error::{Error, Result};
 use crate::report::Report;
 use crate::run::Results;
+use crate::{changelog, compaction};
 
 pub(crate) use session::{FILL_LOG, REOPEN, SESSION};
 
@@ -32,6 +32,8 @@ enum Command {
     Compaction(compaction::command::MeasureArgs),
     /// Simulates the same with the engine's own picker, at sizes up to many terabytes
     Simulate(compaction::command::SimulateArgs),
+    /// Measures shipping, restoring and following a log
+    Changelog(changelog::ChangelogArgs),
     /// Makes a report of results files, those of several runs together
     Report(report::ReportArgs),
     /// One engine's part of a run; prints lines of JSON
@@ -59,6 +61,7 @@ pub fn execute(cli: Cli) -> Result<()> {
         Command::Peers(args) => args.execute(),
         Command::Compaction(args) => compaction::run::compaction(&args),
         Command::Simulate(args) => compaction::run::simulation(&args),
+        Command::Changelog(args) => changelog::execute(&args),
         Command::Report(args) => args.execute(),
         Command::Session(args) => args.run(),
         Command::FillLog(args) => args.fill_log(),

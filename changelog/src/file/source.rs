@@ -8,6 +8,7 @@ use siltstone::fs::{FileSystem, OsFileSystem};
 use siltstone::{ChangeBatch, SeqNo};
 
 use super::chain::{SegmentName, read_chain};
+use super::format::SegmentHeader;
 use super::owner::has_owner;
 use super::reader::{Next, SegmentReader};
 use crate::error::{Error, Result};
@@ -110,7 +111,7 @@ impl Source for FileSource {
             let reason = format!("{from} is a position of log {other:016x}, this is log {:016x}", header.log_id);
             return Err(Error::Mismatch(reason));
         }
-        let deletes_seqno = self.deletes_seqno()?;
+        let deletes_seqno = self.largest(|header| header.deletes_seqno)?;
         let from_start = seqno == header.prev_seqno;
         let too_old = seqno < header.prev_seqno || (seqno < deletes_seqno && !from_start);
         let last = self.edge(<[SegmentName]>::last)?.map_or(0, |last| last.header.prev_seqno);
@@ -136,18 +137,29 @@ impl Source for FileSource {
             Some(first) => Some(first.header.is_whole),
         })
     }
+
+    fn newest_seqno(&self) -> Result<Option<SeqNo>> {
+        Ok(Some(self.newest()?.map_or(0, |(_, newest)| newest)))
+    }
+
+    fn seqno_at(&self, position: &Position) -> Result<Option<SeqNo>> {
+        Ok(Some(parse(position)?.1))
+    }
+
+    fn is_exact(&self, position: &Position) -> Result<bool> {
+        Ok(parse(position)?.1 >= self.largest(|header| header.clean_seqno)?)
+    }
 }
 
 impl FileSource {
-    /// The last number whose delete may be gone.
-    fn deletes_seqno(&self) -> Result<SeqNo> {
+    /// The largest number that `of` says of the segments that compaction made; 0 without any.
+    fn largest(&self, of: fn(&SegmentHeader) -> SeqNo) -> Result<SeqNo> {
         retry_missing(|| {
-            let mut deletes_seqno = 0;
+            let mut largest = 0;
             for name in read_chain(&self.fs, &self.directory)?.into_iter().filter(|name| name.last_seqno.is_some()) {
-                let reader = SegmentReader::open(&self.fs, &self.directory, name)?;
-                deletes_seqno = deletes_seqno.max(reader.header.deletes_seqno);
+                largest = largest.max(of(&SegmentReader::open(&self.fs, &self.directory, name)?.header));
             }
-            Ok(deletes_seqno)
+            Ok(largest)
         })
     }
 }

@@ -28,6 +28,14 @@ struct Found {
     commit: Commit,
 }
 
+impl Found {
+    /// How long ago it was written, by the date here and the one that the broker noted.
+    fn age(&self) -> Duration {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        now.saturating_sub(Duration::from_millis(self.at_ms.unwrap_or(0).unsigned_abs()))
+    }
+}
+
 /// Reads what a [`KafkaSink`](crate::KafkaSink) ships; see [`KafkaOptions`]. It changes nothing.
 ///
 /// A log that was never written to is empty.
@@ -97,6 +105,24 @@ impl Source for KafkaSource {
         Ok(Some(newest.is_none_or(|newest| newest.commit.begins_after == 0)))
     }
 
+    fn newest_seqno(&self) -> Result<Option<SeqNo>> {
+        Ok(Some(newest(&Reader::new(&self.options)?, &self.options)?.map_or(0, |newest| newest.commit.last_seqno)))
+    }
+
+    fn seqno_at(&self, position: &Position) -> Result<Option<SeqNo>> {
+        Ok(Some(Place::of(position)?.seqno))
+    }
+
+    /// What is newer than the compaction lag was not compacted, nor has it replaced anything.
+    fn is_exact(&self, position: &Position) -> Result<bool> {
+        let (place, reader) = (Place::of(position)?, Reader::new(&self.options)?);
+        if newest(&reader, &self.options)?.is_none_or(|newest| newest.commit.last_seqno == place.seqno) {
+            return Ok(true);
+        }
+        let found = commits(&reader, &self.options, place.commit, place.commit + 1)?.pop();
+        Ok(found.is_some_and(|found| found.age() < self.options.min_compaction_lag))
+    }
+
     /// After its end the iterator goes on when the log has grown.
     fn read(&self, from: &Position) -> Result<Batches> {
         let place = Place::of(from)?;
@@ -143,9 +169,7 @@ impl KafkaSource {
     }
 
     fn is_too_old(&self, found: &Found) -> bool {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let at = Duration::from_millis(found.at_ms.unwrap_or(0).unsigned_abs());
-        now.saturating_sub(at) >= self.options.delete_retention
+        found.age() >= self.options.delete_retention
     }
 }
 

@@ -56,6 +56,14 @@ impl Source for NatsSource {
         Ok((oldest.to_position()?, newest.to_position()?))
     }
 
+    fn newest_seqno(&self) -> Result<Option<SeqNo>> {
+        Ok(Some(bounds(&Client::connect(&self.options)?)?.1.seqno))
+    }
+
+    fn seqno_at(&self, position: &Position) -> Result<Option<SeqNo>> {
+        Ok(Some(Place::of(position)?.seqno))
+    }
+
     /// After its end the iterator goes on when the log has grown.
     fn read(&self, from: &Position) -> Result<Batches> {
         let client = Client::connect(&self.options)?;

@@ -9,3 +9,5 @@ mod worker;
 pub use options::ShipOptions;
 pub use shared::{State, Status};
 pub use shipper::{Shipper, ship};
+#[cfg(feature = "snapshot")]
+pub(crate) use start::position_entry;

@@ -42,10 +42,34 @@ pub struct Status {
     pub batches: u64,
     /// Bytes of keys and values in them.
     pub user_bytes: u64,
+    /// Batches that the sink took since this shipper began, acknowledged or not.
+    pub sent_batches: u64,
+    /// Bytes of keys and values in them.
+    pub sent_bytes: u64,
+    /// How often a call of the sink was tried again since this shipper began.
+    pub retries: u64,
+    /// How long this shipper has been at work.
+    pub elapsed: Duration,
     /// Flushes of the sink.
     pub flushes: u64,
     /// The time spent in the last round's sync of the local log, appends and flush.
     pub last_round: Duration,
+}
+
+impl Status {
+    /// Bytes of keys and values that the sink took a second, on average since this shipper began.
+    pub fn sent_bytes_per_second(&self) -> f64 {
+        self.per_second(self.sent_bytes)
+    }
+
+    /// Bytes of keys and values that the sink acknowledged a second, on average since this shipper began.
+    pub fn acknowledged_bytes_per_second(&self) -> f64 {
+        self.per_second(self.user_bytes)
+    }
+
+    fn per_second(&self, count: u64) -> f64 {
+        if self.elapsed.is_zero() { 0.0 } else { count as f64 / self.elapsed.as_secs_f64() }
+    }
 }
 
 /// The state behind the lock.
@@ -54,6 +78,8 @@ pub(super) struct Progress {
     pub(super) status: Status,
     /// Everything up to this number is acknowledged or was never logged.
     pub(super) covered_seqno: SeqNo,
+    /// When nothing was left to acknowledge the last time, by the shipper's clock.
+    pub(super) caught_up_at: Duration,
     /// How many calls of `flush` have asked, and the highest number any of them needs.
     pub(super) asked: u64,
     pub(super) target_seqno: SeqNo,
@@ -70,19 +96,24 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(acknowledged_seqno: SeqNo, position: Option<Position>) -> Self {
+    pub(super) fn new(acknowledged_seqno: SeqNo, position: Option<Position>, now: Duration) -> Self {
         let status = Status {
             state: State::Running,
             acknowledged_seqno,
             position,
             batches: 0,
             user_bytes: 0,
+            sent_batches: 0,
+            sent_bytes: 0,
+            retries: 0,
+            elapsed: Duration::ZERO,
             flushes: 0,
             last_round: Duration::ZERO,
         };
         let progress = Progress {
             status,
             covered_seqno: acknowledged_seqno,
+            caught_up_at: now,
             asked: 0,
             target_seqno: 0,
             served: 0,

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use siltstone::Db;
+use siltstone::{Clock, Db};
 
 use super::options::ShipOptions;
 use super::shared::{Shared, State, Status};
@@ -51,11 +52,13 @@ pub fn ship<S: Sink + 'static>(db: &Db, sink: S, options: ShipOptions) -> Result
     let noted: Vec<(&str, &[u8])> = position.iter().map(|position| (&*entry, position.as_bytes())).collect();
     db.set_change_cursor_with(&options.cursor, next, &noted).map_err(worker::engine_error)?;
     db.sync()?;
-    let shared = Arc::new(Shared::new(next - 1, position));
+    let clock = options.clock.clone();
+    let began = clock.now();
+    let shared = Arc::new(Shared::new(next - 1, position, began));
     let worker = worker::Worker::new(db.clone(), sink, changes, options, shared.clone());
     let thread = std::thread::Builder::new().name("siltstone-ship".to_owned()).spawn(move || worker.run());
     let thread = thread.map_err(Error::io("starting the shipper's thread", std::path::Path::new("")))?;
-    Ok(Shipper { db: db.clone(), shared, thread: Some(thread) })
+    Ok(Shipper { db: db.clone(), shared, clock, began, thread: Some(thread) })
 }
 
 /// Shipping that goes on in the background; see [`ship`]. Dropping it ends shipping after the round that is under way;
@@ -64,6 +67,8 @@ pub fn ship<S: Sink + 'static>(db: &Db, sink: S, options: ShipOptions) -> Result
 pub struct Shipper {
     db: Db,
     shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    began: Duration,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -83,6 +88,20 @@ impl Shipper {
         self.db.last_seqno().saturating_sub(self.shared.with(|progress| progress.covered_seqno))
     }
 
+    /// For how long something has not been acknowledged: since the shipper had nothing left to do the last time; zero if
+    /// that is now.
+    pub fn lag_time(&self) -> Duration {
+        if self.lag() == 0 {
+            return Duration::ZERO;
+        }
+        self.clock.now().saturating_sub(self.shared.with(|progress| progress.caught_up_at))
+    }
+
+    /// How much of its log the database holds back for those who follow it, in bytes, beyond what it needs itself.
+    pub fn retained_wal_bytes(&self) -> u64 {
+        self.db.metrics().wal_retained_bytes
+    }
+
     /// The sink's position after what it acknowledged last; `None` before it was flushed for the first time.
     pub fn position(&self) -> Option<Position> {
         self.status().position
@@ -90,7 +109,8 @@ impl Shipper {
 
     /// What the shipper is doing, and how far it has got.
     pub fn status(&self) -> Status {
-        self.shared.with(|progress| progress.status.clone())
+        let status = self.shared.with(|progress| progress.status.clone());
+        Status { elapsed: self.clock.now().saturating_sub(self.began), ..status }
     }
 
     /// Ships everything that was written before the call, and ends; the position after it.

@@ -9,7 +9,7 @@ use crate::restore::SOURCE_POSITION;
 use crate::sink::Sink;
 
 /// The metadata entry that holds the sink's position for a cursor.
-pub(super) fn position_entry(cursor: &str) -> String {
+pub(crate) fn position_entry(cursor: &str) -> String {
     format!("changelog/{cursor}/position")
 }
 

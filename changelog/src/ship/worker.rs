@@ -11,6 +11,7 @@ use super::shared::{Shared, State};
 use super::shipper::Ended;
 use super::start::position_entry;
 use crate::error::{Error, Result};
+use crate::figures;
 use crate::position::Position;
 use crate::retry::{Backoff, sleep};
 use crate::sink::Sink;
@@ -42,6 +43,12 @@ struct Round {
     /// How many calls of `flush` had asked when the round began, and what they need.
     asked: u64,
     target_seqno: SeqNo,
+}
+
+impl Round {
+    fn user_bytes(&self) -> u64 {
+        self.batches.iter().map(ChangeBatch::user_bytes).sum()
+    }
 }
 
 /// Why the thread ends.
@@ -168,7 +175,11 @@ impl Worker {
     /// With nothing left to read, what is not acknowledged was never logged.
     fn note_unlogged(&self, round: &Round) {
         if let (true, Some(last_seqno)) = (round.batches.is_empty(), round.caught_up) {
-            self.shared.update(|progress| progress.covered_seqno = progress.covered_seqno.max(last_seqno));
+            let now = self.options.clock.now();
+            self.shared.update(|progress| {
+                progress.covered_seqno = progress.covered_seqno.max(last_seqno);
+                progress.caught_up_at = now;
+            });
         }
     }
 
@@ -180,6 +191,12 @@ impl Worker {
         for batch in &round.batches {
             self.retry(|sink| sink.append(batch))?;
         }
+        let (batches, bytes) = (round.batches.len() as u64, round.user_bytes());
+        figures::sent(&self.options.cursor, batches, bytes);
+        self.shared.update(|progress| {
+            progress.status.sent_batches += batches;
+            progress.status.sent_bytes += bytes;
+        });
         let position = self.retry(|sink| sink.flush())?;
         let took = self.options.clock.now().saturating_sub(before);
         self.shared.update(|progress| progress.status.last_round = took);
@@ -192,12 +209,14 @@ impl Worker {
         let last = round.batches.last().map_or(acknowledged, ChangeBatch::last_seqno);
         let entry = position_entry(&self.options.cursor);
         self.db.set_change_cursor_with(&self.options.cursor, last + 1, &[(&entry, position.as_bytes())])?;
+        let (batches, bytes) = (round.batches.len() as u64, round.user_bytes());
+        figures::acknowledged(&self.options.cursor, batches, bytes, self.db.last_seqno().saturating_sub(last));
         self.shared.update(|progress| {
             let status = &mut progress.status;
             status.acknowledged_seqno = last;
             status.position = Some(position);
-            status.batches += round.batches.len() as u64;
-            status.user_bytes += round.batches.iter().map(ChangeBatch::user_bytes).sum::<u64>();
+            status.batches += batches;
+            status.user_bytes += bytes;
             status.flushes += 1;
         });
         Ok(())
@@ -219,7 +238,11 @@ impl Worker {
             let Some(wait) = self.backoff.failed(self.options.clock.now()) else { return Err(End::Failed(error)) };
             tracing::warn!(%error, ?wait, "the sink failed, trying again");
             let state = State::Retrying { failures: self.backoff.failures(), error: Arc::new(error) };
-            self.shared.update(|progress| progress.status.state = state);
+            figures::retried(&self.options.cursor);
+            self.shared.update(|progress| {
+                progress.status.state = state;
+                progress.status.retries += 1;
+            });
             let shared = &self.shared;
             if !sleep(&*self.options.clock, wait, || shared.is_stopping()) {
                 return Err(End::Stopped);

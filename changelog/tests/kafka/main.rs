@@ -17,7 +17,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use siltstone::{Change, ChangeBatch, Db, Options, WriteBatch};
 use siltstone_changelog::{
-    Error, KafkaOptions, KafkaSink, KafkaSource, Position, Restore, ShipOptions, Shipper, Sink, Source, ship,
+    Error, KafkaOptions, KafkaSink, KafkaSource, Moment, Position, Restore, ShipOptions, Shipper, Sink, Source, ship,
 };
 
 const SEED: u64 = 20_261_130;
@@ -231,6 +231,50 @@ fn what_compaction_left_restores_the_same() {
         assert!(Instant::now() < deadline, "the broker compacts nothing: {kept} of {written}");
     }
     shipping.check(&options);
+}
+
+#[test]
+fn what_lies_after_a_committed_position_is_undone() {
+    let Some(options) = options() else { return };
+    let mut shipping = Shipping::to(&options);
+    shipping.write(200);
+    let committed = shipping.shipper.flush().unwrap();
+    let expected = without_empty(contents(&shipping.db));
+    shipping.write(50);
+    shipping.shipper.stop().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let restore = Restore::new(KafkaSource::open(options.clone())).into(directory.path());
+    let restored = restore.run_to(&committed).unwrap();
+    assert!(matches!(restored.moment, Moment::Target { undone_keys: 1.. }), "{:?}", restored.moment);
+    assert_eq!(without_empty(contents(&restored.db)), expected);
+    let sink = KafkaSink::open(options.clone()).unwrap();
+    ship(&restored.db, sink, ShipOptions::new()).unwrap().stop().unwrap();
+    let again = tempfile::tempdir().unwrap();
+    let (again, _) = Restore::new(KafkaSource::open(options.clone())).into(again.path()).run().unwrap();
+    assert_eq!(without_empty(contents(&again)), expected, "who reads the topics sees the same");
+    // What may have been compacted since is not gone back to.
+    let forgetful = KafkaSource::open(options.min_compaction_lag(Duration::ZERO));
+    let directory = tempfile::tempdir().unwrap();
+    let newest = Restore::new(forgetful).into(directory.path()).run_to(&committed).unwrap();
+    assert!(matches!(newest.moment, Moment::Newest { .. }), "{:?}", newest.moment);
+}
+
+/// The example, as a user runs it: a process that is killed again and again, and an oracle.
+#[test]
+fn each_word_of_a_topic_counts_once_though_the_worker_is_killed() {
+    if shared().is_none() {
+        return;
+    }
+    let address = shared().unwrap().lock().unwrap().address();
+    let this = std::env::current_exe().unwrap();
+    let example = this.ancestors().nth(2).unwrap().join("examples/kafka_state");
+    assert!(example.exists(), "{}: build it with --example kafka_state, as tests/brokers/run does", example.display());
+    let output = std::process::Command::new(example).arg(address).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    let kills: u32 = said.split("killed ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap();
+    assert!(kills >= 2, "{said}");
 }
 
 #[test]

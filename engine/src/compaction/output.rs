@@ -108,11 +108,17 @@ impl<'s> Outputs<'s> {
     }
 
     /// For an ingest, whose entries come by [`add`](Outputs::add): cut as for a compaction. `below`: the tables that
-    /// the outputs may come to lie on.
-    pub(crate) fn ingest(store: &'s Store, tree: &Tree, picker: &LeveledOptions, below: &'s [Grandparent]) -> Self {
+    /// the outputs may come to lie on. Numbers that are not those of the entries come later, from the manifest.
+    pub(crate) fn ingest(
+        store: &'s Store,
+        tree: &Tree,
+        picker: &LeveledOptions,
+        below: &'s [Grandparent],
+        numbered_later: bool,
+    ) -> Self {
         let cutter = Cutter::new(picker.target_table_bytes, picker.max_grandparent_bytes(), below);
         let mut outputs = Outputs::with(store, tree, 0, false, cutter);
-        outputs.origin.ingested = true;
+        outputs.origin.ingested = numbered_later;
         outputs
     }
 

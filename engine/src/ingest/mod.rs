@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::batch::check_lengths;
 use crate::compaction::job::picker_options;
 use crate::compaction::output::Outputs;
@@ -15,6 +17,7 @@ use crate::compaction::plan::Grandparent;
 use crate::db::DbHandle;
 use crate::error::{Error, Result};
 use crate::key::{MAX_SEQNO, SeqNo, Trailer, ValueKind, prefix_u64};
+use crate::name::KeyspaceName;
 use crate::store::Store;
 use crate::table::TableMeta;
 use crate::table::handle::TableHandle;
@@ -22,11 +25,16 @@ use crate::tree::Tree;
 use crate::version::LEVELS;
 use crate::version::version::Version;
 use crate::write::commit::Writer;
+use crate::write::state::Numbers;
 
 mod place;
 mod publish;
 #[cfg(test)]
+mod sorted_tests;
+#[cfg(test)]
 mod tests;
+
+use publish::Part;
 
 /// How often the writing looks whether it may go on, in bytes of keys and values.
 const CHECK_BYTES: usize = 256 << 10;
@@ -44,11 +52,89 @@ pub(crate) fn ingest<K: AsRef<[u8]>, V: AsRef<[u8]>>(
     check_open(store, tree)?;
     // Asked again at the end: now, so that nobody writes for hours in vain.
     publish::check_unfollowed(&store.cursors.lock())?;
-    let tables = write_tables(store, writer, tree, entries)?;
+    // The least number it could be; see the module.
+    let seqno = (store.visible() + 1).min(MAX_SEQNO);
+    let writing = Writing { store, writer, tree, seqno, numbered_later: true, for_empty: false };
+    let tables = writing.write(entries.map(|(key, value)| (key, Some(value))))?;
     if tables.is_empty() {
         return Ok(store.visible());
     }
-    publish::publish(handle, writer, tree, tables)
+    let numbers = Numbers::Next(tables.iter().map(|meta| meta.entries).sum());
+    publish::publish(handle, writer, &[Part { tree: tree.clone(), tables, for_empty: false }], numbers)
+}
+
+/// See [`Db::apply_sorted`](crate::Db::apply_sorted).
+pub(crate) fn apply_sorted<E, K, V>(handle: &DbHandle, parts: Vec<(KeyspaceName, E)>, last_seqno: SeqNo) -> Result<()>
+where
+    E: Iterator<Item = (K, Option<V>)> + Send,
+    K: AsRef<[u8]>,
+    V: AsRef<[u8]>,
+{
+    let (writer, store) = (handle.writer()?, &*handle.store);
+    store.health.check_write()?;
+    publish::check_unfollowed(&store.cursors.lock())?;
+    if !(store.visible() + 1..MAX_SEQNO).contains(&last_seqno) {
+        let next = store.visible() + 1;
+        return Err(Error::InvalidArgument(format!("numbers up to {last_seqno}, but {next} is the next number here")));
+    }
+    let mut work: Vec<(Arc<Tree>, E)> = Vec::with_capacity(parts.len());
+    for (name, entries) in parts {
+        KeyspaceName::check(&name)?;
+        work.push((handle.tree_or_default(&name)?, entries));
+    }
+    work.sort_unstable_by_key(|(tree, _)| tree.id);
+    if let Some(twice) = work.windows(2).find(|pair| pair[0].0.id == pair[1].0.id) {
+        return Err(Error::InvalidArgument(format!("two parts of keyspace {:?}", twice[0].0.name)));
+    }
+    let (parts, error) = write_parts(store, writer, work, last_seqno);
+    if let Some(error) = error {
+        publish::remove(store, &parts);
+        return Err(error);
+    }
+    publish::publish(handle, writer, &parts, Numbers::UpTo(last_seqno)).map(drop)
+}
+
+/// Writes the parts of several keyspaces side by side, in their order, and the first error.
+fn write_parts<E, K, V>(
+    store: &Store,
+    writer: &Writer,
+    work: Vec<(Arc<Tree>, E)>,
+    seqno: SeqNo,
+) -> (Vec<Part>, Option<Error>)
+where
+    E: Iterator<Item = (K, Option<V>)> + Send,
+    K: AsRef<[u8]>,
+    V: AsRef<[u8]>,
+{
+    let write = |(tree, entries): (Arc<Tree>, E)| {
+        let for_empty = publish::is_empty(&tree.view());
+        let writing = Writing { store, writer, tree: &tree, seqno, numbered_later: false, for_empty };
+        writing.write(entries).map(|tables| Part { tree: tree.clone(), tables, for_empty })
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(work.len());
+    let written: Vec<Result<Part>> = if threads < 2 {
+        work.into_iter().map(write).collect()
+    } else {
+        let (queue, done) = (Mutex::new(work.into_iter()), Mutex::new(Vec::new()));
+        let run = || {
+            loop {
+                let Some(next) = queue.lock().next() else { break };
+                let part = write(next);
+                done.lock().push(part);
+            }
+        };
+        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(run))));
+        done.into_inner()
+    };
+    let (mut parts, mut error) = (Vec::with_capacity(written.len()), None);
+    for part in written {
+        match part {
+            Ok(part) => parts.push(part),
+            Err(failed) => error = error.or(Some(failed)),
+        }
+    }
+    parts.sort_unstable_by_key(|part| part.tree.id);
+    (parts, error)
 }
 
 fn check_open(store: &Store, tree: &Tree) -> Result<()> {
@@ -56,32 +142,50 @@ fn check_open(store: &Store, tree: &Tree) -> Result<()> {
     tree.check_live(MAX_SEQNO)
 }
 
-/// Writes the entries into tables that nothing names yet, and makes them durable.
-fn write_tables<K: AsRef<[u8]>, V: AsRef<[u8]>>(
-    store: &Store,
-    writer: &Writer,
-    tree: &Tree,
-    entries: impl Iterator<Item = (K, V)>,
-) -> Result<Vec<TableMeta>> {
-    let version = tree.view_arc().version.clone();
-    let below = deepest_tables(&version);
-    let mut outputs = Outputs::ingest(store, tree, &picker_options(store, tree), &below);
-    let trailer = Trailer::new((store.visible() + 1).min(MAX_SEQNO), ValueKind::Put);
-    let mut unchecked_bytes = 0;
-    let mut write = |(position, (key, value)): (usize, (K, V))| {
-        let (key, value) = (key.as_ref(), value.as_ref());
-        let prefix = prefix_u64(key);
-        check_entry(&outputs, position, key, prefix, value.len())?;
-        outputs.add(key, prefix, trailer, value, || !is_covered(&version, key))?;
-        unchecked_bytes += key.len() + value.len();
-        if unchecked_bytes >= CHECK_BYTES {
-            writer.hold_back(std::mem::take(&mut unchecked_bytes));
-            check_open(store, tree)?;
-        }
-        Ok(())
-    };
-    let written = entries.enumerate().try_for_each(&mut write);
-    outputs.finish_after(written).map(|(tables, _)| tables)
+/// Writing entries into tables that nothing names yet.
+struct Writing<'a> {
+    store: &'a Store,
+    writer: &'a Writer,
+    tree: &'a Arc<Tree>,
+    /// The number of all entries.
+    seqno: SeqNo,
+    /// Whether they get another one when they become visible; then there are only puts.
+    numbered_later: bool,
+    /// Whether deletes are left out, as there is nothing to delete.
+    for_empty: bool,
+}
+
+impl Writing<'_> {
+    /// Writes the entries, of which those without a value are deletes, and makes the tables durable.
+    fn write<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        entries: impl Iterator<Item = (K, Option<V>)>,
+    ) -> Result<Vec<TableMeta>> {
+        let Writing { store, writer, tree, seqno, numbered_later, for_empty } = *self;
+        let version = tree.view_arc().version.clone();
+        let below = deepest_tables(&version);
+        let mut outputs = Outputs::ingest(store, tree, &picker_options(store, tree), &below, numbered_later);
+        let mut unchecked_bytes = 0;
+        let mut write = |(position, (key, value)): (usize, (K, Option<V>))| {
+            let (key, value) = (key.as_ref(), value.as_ref().map(AsRef::as_ref));
+            let kind = if value.is_some() { ValueKind::Put } else { ValueKind::Delete };
+            let value = value.unwrap_or_default();
+            let prefix = prefix_u64(key);
+            check_entry(&outputs, position, key, prefix, value.len())?;
+            if for_empty && kind == ValueKind::Delete {
+                return Ok(());
+            }
+            outputs.add(key, prefix, Trailer::new(seqno, kind), value, || !is_covered(&version, key))?;
+            unchecked_bytes += key.len() + value.len();
+            if unchecked_bytes >= CHECK_BYTES {
+                writer.hold_back(std::mem::take(&mut unchecked_bytes));
+                check_open(store, tree)?;
+            }
+            Ok(())
+        };
+        let written = entries.enumerate().try_for_each(&mut write);
+        outputs.finish_after(written).map(|(tables, _)| tables)
+    }
 }
 
 #[inline]

@@ -5,6 +5,7 @@
 //! the commit lock is held, since a write or a snapshot in between would have a number above that of entries which are
 //! not there yet.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -25,30 +26,44 @@ use crate::version::edit::{Edit, KeyspaceEdit};
 use crate::wal::Wal;
 use crate::wal::retention::RetentionPin;
 use crate::write::commit::Writer;
-use crate::write::state::CommitState;
+use crate::write::state::{CommitState, Numbers};
 
 /// The log held for each durable change cursor, by its name.
 type Cursors = HashMap<String, Option<RetentionPin>>;
 
-/// Makes `tables`, which are on storage and disjoint, visible under the next numbers; the last of them. After an error
-/// their files are removed, unless the manifest may name them.
-pub(super) fn publish(handle: &DbHandle, writer: &Writer, tree: &Arc<Tree>, tables: Vec<TableMeta>) -> Result<SeqNo> {
+/// Tables for one keyspace, which are on storage and disjoint.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) tree: Arc<Tree>,
+    pub(super) tables: Vec<TableMeta>,
+    /// Deletes were left out because the keyspace was empty.
+    pub(super) for_empty: bool,
+}
+
+/// Makes all tables visible under `numbers`; the last of them. Each keyspace has one part, and they come by ascending id.
+/// After an error their files are removed, unless the manifest may name them.
+pub(super) fn publish(handle: &DbHandle, writer: &Writer, parts: &[Part], numbers: Numbers) -> Result<SeqNo> {
     let store = &*handle.store;
     let Some(wal) = &store.wal else { return Err(Error::Closed) };
-    let mut ingest = Ingest { store, wal, tree, tables, is_named: false };
+    let ingest = Ingest { store, wal, parts, numbers, is_named: Cell::new(false) };
     let answer = prepare(handle, writer, &ingest).and_then(|()| {
         // In the order of the locks, see `docs/architecture.md`.
         let cursors = store.cursors.lock();
         check_unfollowed(&cursors)?;
-        let _only_flush = tree.flushing.lock();
+        let _only_flushes: Vec<_> = parts.iter().map(|part| part.tree.flushing.lock()).collect();
         writer.with_state(|state| ingest.commit(state))
     });
     match &answer {
-        Ok(_) => store.compaction_wanted(tree),
-        Err(_) if ingest.is_named => {}
-        Err(_) => remove_tables(store, ingest.tables.iter().map(|meta| meta.number)),
+        Ok(_) => parts.iter().for_each(|part| store.compaction_wanted(&part.tree)),
+        Err(_) if ingest.is_named.get() => {}
+        Err(_) => remove(store, parts),
     }
     answer
+}
+
+/// Removes the files of tables that no edit names.
+pub(super) fn remove(store: &Store, parts: &[Part]) {
+    remove_tables(store, parts.iter().flat_map(|part| &part.tables).map(|meta| meta.number));
 }
 
 /// Nobody who relies on the log may miss what is ingested.
@@ -72,76 +87,80 @@ pub(super) fn check_unfollowed(cursors: &Cursors) -> Result<()> {
 /// Does beforehand what would take long while writers wait.
 fn prepare(handle: &DbHandle, writer: &Writer, ingest: &Ingest<'_>) -> Result<()> {
     writer.sync_all()?;
-    let places = Places::reserve(ingest.tree, &ingest.tables);
-    let flush_first = ingest.meets_memtables(&ingest.tree.view(), &places)?;
-    drop(places);
-    if flush_first { handle.flush_trees(std::slice::from_ref(ingest.tree)) } else { Ok(()) }
+    let mut flush_first = Vec::new();
+    for part in ingest.parts {
+        let places = Places::reserve(&part.tree, &part.tables);
+        if meets_memtables(part, &part.tree.view(), &places)? {
+            flush_first.push(part.tree.clone());
+        }
+    }
+    if flush_first.is_empty() { Ok(()) } else { handle.flush_trees(&flush_first) }
 }
 
 struct Ingest<'a> {
     store: &'a Store,
     wal: &'a Wal,
-    tree: &'a Arc<Tree>,
-    tables: Vec<TableMeta>,
+    parts: &'a [Part],
+    numbers: Numbers,
     /// Whether the manifest may name the tables.
-    is_named: bool,
+    is_named: Cell<bool>,
 }
 
 impl Ingest<'_> {
-    /// Under the commit lock, and that of the tree's flushes.
-    fn commit(&mut self, state: &mut CommitState) -> Result<SeqNo> {
+    /// Under the commit lock, and those of the trees' flushes.
+    fn commit(&self, state: &mut CommitState) -> Result<SeqNo> {
         self.store.health.check_write()?;
-        self.tree.check_live(MAX_SEQNO)?;
-        let sync = |wal: &Wal| wal.sync_all().inspect_err(|error| self.store.health.fail("syncing the log", error));
-        sync(self.wal)?;
-        let mut places = Places::reserve(self.tree, &self.tables);
-        if self.meets_memtables(&self.tree.view(), &places)? {
-            // Written since they were flushed a moment ago, so there is not much of it.
-            state.seal(self.tree.id);
-            flush::flush_sealed(self.store, self.wal, self.tree)
-                .inspect_err(|error| self.store.health.fail("a flush", error))?;
-            drop(places);
-            places = Places::reserve(self.tree, &self.tables);
-        }
-        let entries = self.tables.iter().map(|meta| meta.entries).sum();
-        state.number(self.tree.id, entries, |last| self.install(places.levels(), last))
-    }
-
-    /// Whether memtables hold keys that a reader would look up there first; or, for tables of level 0, anything: when
-    /// they are flushed, the age of what they hold must not reach from before the ingest to behind it.
-    fn meets_memtables(&self, view: &View, places: &Places<'_>) -> Result<bool> {
-        let mut filled = view.memtables().filter(|memtable| !memtable.is_empty());
-        if places.levels().contains(&0) {
-            return Ok(filled.next().is_some());
-        }
-        for memtable in filled {
-            for table in &self.tables {
-                if holds_key_in(memtable, table)? {
-                    return Ok(true);
-                }
+        for part in self.parts {
+            part.tree.check_live(MAX_SEQNO)?;
+            if part.for_empty && !is_empty(&part.tree.view()) {
+                let reason = format!("keyspace {:?} was written to meanwhile", part.tree.name);
+                return Err(Error::InvalidArgument(reason));
             }
         }
-        Ok(false)
+        let sync = |wal: &Wal| wal.sync_all().inspect_err(|error| self.store.health.fail("syncing the log", error));
+        sync(self.wal)?;
+        let places = self.parts.iter().map(|part| self.place(part, state)).collect::<Result<Vec<_>>>()?;
+        let ids: Vec<_> = self.parts.iter().map(|part| part.tree.id).collect();
+        state.number(&ids, self.numbers, |last| self.install(&places, last))
+    }
+
+    /// Where the tables of a part go.
+    fn place<'p>(&self, part: &'p Part, state: &mut CommitState) -> Result<Places<'p>> {
+        let places = Places::reserve(&part.tree, &part.tables);
+        if !meets_memtables(part, &part.tree.view(), &places)? {
+            return Ok(places);
+        }
+        // Written since they were flushed a moment ago, so there is not much of it.
+        state.seal(part.tree.id);
+        flush::flush_sealed(self.store, self.wal, &part.tree)
+            .inspect_err(|error| self.store.health.fail("a flush", error))?;
+        drop(places);
+        Ok(Places::reserve(&part.tree, &part.tables))
     }
 
     /// One edit for all tables: durable, then visible.
-    fn install(&mut self, levels: &[usize], seqno: SeqNo) -> Result<()> {
-        let Ingest { store, wal, tree, .. } = *self;
-        let numbered = |meta: &TableMeta| TableMeta { min_seqno: seqno, max_seqno: seqno, ..meta.clone() };
-        let added: Vec<(usize, TableMeta)> = levels.iter().copied().zip(self.tables.iter().map(numbered)).collect();
-        let handle =
-            |(level, meta): &(usize, TableMeta)| (*level, TableHandle::new(meta.clone(), store.tables.clone()));
-        let handles: Vec<_> = added.iter().map(handle).collect();
-        for (level, meta) in &added {
-            tree.amplification.record_write(meta.user_bytes, 0);
-            tree.amplification.record_flush(*level, meta.file_bytes);
+    fn install(&self, places: &[Places<'_>], seqno: SeqNo) -> Result<()> {
+        let Ingest { store, wal, .. } = *self;
+        let mut keyspaces = Vec::with_capacity(self.parts.len());
+        let mut handles = Vec::with_capacity(self.parts.len());
+        for (part, places) in self.parts.iter().zip(places) {
+            let numbered = |meta: &TableMeta| TableMeta { min_seqno: seqno, max_seqno: seqno, ..meta.clone() };
+            let added: Vec<(usize, TableMeta)> =
+                places.levels().iter().copied().zip(part.tables.iter().map(numbered)).collect();
+            for (level, meta) in &added {
+                part.tree.amplification.record_write(meta.user_bytes, 0);
+                part.tree.amplification.record_flush(*level, meta.file_bytes);
+            }
+            let handle =
+                |(level, meta): &(usize, TableMeta)| (*level, TableHandle::new(meta.clone(), store.tables.clone()));
+            handles.push(added.iter().map(handle).collect::<Vec<_>>());
+            keyspaces.push(KeyspaceEdit { id: part.tree.id, added, ..KeyspaceEdit::default() });
         }
-        self.is_named = true;
+        self.is_named.set(true);
         let installed = store.versions.install(
             |state| {
-                let keyspace = KeyspaceEdit { id: tree.id, added, ..KeyspaceEdit::default() };
                 Some(Edit {
-                    keyspaces: vec![keyspace],
+                    keyspaces,
                     log_synced_seqno: Some(wal.synced_seqno().max(state.log_synced_seqno)),
                     ingested_seqno: Some(seqno),
                     ..Edit::default()
@@ -149,12 +168,34 @@ impl Ingest<'_> {
             },
             || {
                 wal.note_ingested(seqno);
-                tree.install(&[], handles, &[]);
+                self.parts.iter().zip(handles).for_each(|(part, handles)| part.tree.install(&[], handles, &[]));
                 store.publish(seqno);
             },
         );
         installed.inspect_err(|error| store.health.fail("writing the manifest", error)).map(|_| ())
     }
+}
+
+/// Whether a keyspace holds nothing at all.
+pub(super) fn is_empty(view: &View) -> bool {
+    view.version.levels().iter().all(|level| level.is_empty()) && view.memtables().all(|memtable| memtable.is_empty())
+}
+
+/// Whether memtables hold keys that a reader would look up there first; or, for tables of level 0, anything: when they are
+/// flushed, the age of what they hold must not reach from before the ingest to behind it.
+fn meets_memtables(part: &Part, view: &View, places: &Places<'_>) -> Result<bool> {
+    let mut filled = view.memtables().filter(|memtable| !memtable.is_empty());
+    if places.levels().contains(&0) {
+        return Ok(filled.next().is_some());
+    }
+    for memtable in filled {
+        for table in &part.tables {
+            if holds_key_in(memtable, table)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a memtable that nobody writes to meanwhile holds a key in a table's range.

@@ -22,6 +22,15 @@ struct Slot {
     active: Arc<Memtable>,
 }
 
+/// The numbers of what goes past the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Numbers {
+    /// So many, behind the last one.
+    Next(u64),
+    /// All behind the last one up to this, as another database gave them.
+    UpTo(SeqNo),
+}
+
 /// What a batch asks for once its operations are in the memtables.
 struct Inserted {
     /// Some memtable is to be sealed.
@@ -146,18 +155,25 @@ impl CommitState {
         }
     }
 
-    /// Gives the next `count` numbers to entries that `install` makes durable and visible in keyspace `id`, past log and
-    /// memtables; it gets the last of them, which is also the answer. After an error no number is taken.
+    /// Gives `numbers` to entries that `install` makes durable and visible in keyspaces `ids`, past log and memtables; it
+    /// gets the last of them, which is also the answer. After an error no number is taken.
     pub(crate) fn number(
         &mut self,
-        id: KeyspaceId,
-        count: u64,
+        ids: &[KeyspaceId],
+        numbers: Numbers,
         install: impl FnOnce(SeqNo) -> Result<()>,
     ) -> Result<SeqNo> {
-        self.slot(id)?;
-        let last = self.last_seqno.saturating_add(count);
+        ids.iter().try_for_each(|&id| self.slot(id).map(drop))?;
+        let last = match numbers {
+            Numbers::Next(count) => self.last_seqno.saturating_add(count),
+            Numbers::UpTo(last) => last,
+        };
         if last >= MAX_SEQNO {
             return Err(Error::InvalidArgument(format!("sequence numbers end at {MAX_SEQNO}")));
+        }
+        if last <= self.last_seqno {
+            let next = self.last_seqno + 1;
+            return Err(Error::InvalidArgument(format!("numbers up to {last}, but {next} is the next number here")));
         }
         install(last)?;
         self.last_seqno = last;
