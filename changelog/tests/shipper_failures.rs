@@ -37,6 +37,41 @@ fn retryable_failures_are_ridden_out_in_order_and_once() {
 }
 
 #[test]
+fn figures_tell_what_was_sent_acknowledged_and_tried_again_and_what_is_behind() {
+    let (db, words) = open();
+    let (sink, clock) = (MemorySink::new(), Arc::new(ManualClock::default()));
+    let shipper = ship(&db, sink.clone(), eager(&clock)).unwrap();
+    for i in 0..10u32 {
+        words.put(i.to_be_bytes(), "value").unwrap();
+    }
+    shipper.flush().unwrap();
+    clock.sleep(Duration::from_secs(2));
+    let status = shipper.status();
+    assert_eq!((status.sent_batches, status.sent_bytes), (10, 90));
+    assert_eq!((status.batches, status.user_bytes, status.retries), (10, 90, 0));
+    assert_eq!(status.elapsed, clock.now());
+    assert_eq!(status.sent_bytes_per_second(), 90.0 / status.elapsed.as_secs_f64());
+    assert_eq!(status.acknowledged_bytes_per_second(), status.sent_bytes_per_second());
+    assert_eq!((shipper.lag(), shipper.lag_time()), (0, Duration::ZERO));
+    sink.fail_flushes(3, false);
+    words.put("late", "v").unwrap();
+    assert!(shipper.flush().is_err());
+    clock.sleep(Duration::from_secs(7));
+    let status = shipper.status();
+    assert_eq!((status.sent_batches, status.batches), (11, 10), "taken, and not acknowledged");
+    assert_eq!(shipper.lag(), 1);
+    assert!(shipper.lag_time() >= Duration::from_secs(7), "{:?}", shipper.lag_time());
+    assert!(shipper.retained_wal_bytes() > 0);
+    drop(shipper);
+    sink.fail_flushes(0, false);
+    sink.fail_appends(2, true);
+    let shipper = ship(&db, sink.clone(), eager(&clock)).unwrap();
+    words.put("later", "v").unwrap();
+    shipper.flush().unwrap();
+    assert_eq!(shipper.status().retries, 2);
+}
+
+#[test]
 fn a_permanent_failure_stops_and_every_call_says_why() {
     let (db, words) = open();
     let (sink, clock) = (MemorySink::new(), Arc::new(ManualClock::default()));

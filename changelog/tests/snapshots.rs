@@ -5,12 +5,15 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Random, contents, write_randomly};
+use common::{Contents, Random, contents, without_empty, write_randomly};
 use object_store::local::LocalFileSystem;
 use siltstone::{Db, Options};
-use siltstone_changelog::{Error, SnapshotOptions, SnapshotStore};
+use siltstone_changelog::{
+    Error, FileSink, FileSource, MemorySink, Moment, Restore, ShipOptions, Shipper, SnapshotOptions, SnapshotStore, ship,
+};
 
 const SEED: u64 = 20_261_130;
 
@@ -119,6 +122,128 @@ fn damage_is_found_and_an_interrupted_download_goes_on() {
     fs::write(&index, b"{").unwrap();
     assert!(matches!(store.list(), Err(Error::Corruption { .. })));
     assert!(matches!(store.restore("nothing", place.path("x")), Err(Error::Foreign { retryable: false, .. })));
+}
+
+/// A database that ships to files, with a snapshot in the middle.
+struct Shipping {
+    place: Place,
+    db: Db,
+    shipper: Shipper,
+    store: Arc<SnapshotStore>,
+}
+
+impl Shipping {
+    fn new() -> Self {
+        let place = Place::new();
+        let db = Options::new().memory_bytes(8 << 20).open(place.path("db")).unwrap();
+        let shipper = ship(&db, FileSink::open(place.path("log")).unwrap(), ShipOptions::new()).unwrap();
+        let store = Arc::new(place.store());
+        Shipping { place, db, shipper, store }
+    }
+
+    fn write(&mut self, batches: u64) {
+        write_randomly(&self.db, &mut self.place.random, batches).unwrap();
+    }
+
+    fn snapshot(&self) -> String {
+        self.store.upload(&self.db, self.place.path("scratch")).unwrap().snapshot.id
+    }
+
+    fn restore(&self, name: &str) -> Restore<FileSource> {
+        let restore = Restore::new(FileSource::open(self.place.path("log")));
+        restore.from_snapshots(self.store.clone(), "changelog").into(self.place.path(name))
+    }
+
+    fn contents(&self) -> Contents {
+        without_empty(contents(&self.db))
+    }
+}
+
+#[test]
+fn a_restore_takes_the_newest_snapshot_and_the_log_behind_it() {
+    let mut shipping = Shipping::new();
+    shipping.write(300);
+    shipping.shipper.flush().unwrap();
+    shipping.db.flush().unwrap();
+    shipping.snapshot();
+    shipping.write(100);
+    shipping.shipper.flush().unwrap();
+    shipping.snapshot();
+    let at_snapshot = shipping.db.last_seqno();
+    shipping.write(40);
+    shipping.shipper.flush().unwrap();
+    let changes = Arc::new(AtomicU64::new(0));
+    let seen = changes.clone();
+    let restore = shipping.restore("again").on_progress(move |progress| seen.store(progress.changes, Ordering::Relaxed));
+    let (again, position) = restore.run().unwrap();
+    assert_eq!(without_empty(contents(&again)), shipping.contents());
+    assert_eq!(again.last_seqno(), shipping.db.last_seqno());
+    assert_eq!(changes.load(Ordering::Relaxed), again.last_seqno() - at_snapshot, "only what lies behind it");
+    assert_eq!(Some(position), shipping.shipper.position());
+    assert!(!shipping.place.path("again/RESTORING").exists());
+    // It is the owner from now on.
+    shipping.shipper.stop().unwrap();
+    let sink = FileSink::open(shipping.place.path("log")).unwrap();
+    again.keyspace("ks0", Default::default()).unwrap().put("more", "1").unwrap();
+    ship(&again, sink, ShipOptions::new()).unwrap().stop().unwrap();
+    let whole = Restore::new(FileSource::open(shipping.place.path("log"))).into(shipping.place.path("whole"));
+    assert_eq!(without_empty(contents(&whole.run().unwrap().0)), without_empty(contents(&again)));
+}
+
+#[test]
+fn a_snapshot_that_is_ahead_of_the_log_or_of_the_target_is_not_taken() {
+    let mut shipping = Shipping::new();
+    shipping.write(100);
+    let committed = shipping.shipper.flush().unwrap();
+    let expected = shipping.contents();
+    let early = shipping.snapshot();
+    shipping.write(50);
+    shipping.shipper.flush().unwrap();
+    let late = shipping.snapshot();
+    assert_ne!(early, late);
+    let restored = shipping.restore("target").run_to(&committed).unwrap();
+    assert!(matches!(restored.moment, Moment::Target { undone_keys: 1.. }), "{:?}", restored.moment);
+    assert_eq!(without_empty(contents(&restored.db)), expected);
+
+    // Written, in a snapshot, and never shipped.
+    let Shipping { place, db, shipper, store } = shipping;
+    shipper.stop().unwrap();
+    let mut ahead = Shipping { shipper: ship(&db, MemorySink::new(), ShipOptions::new().cursor("other").allow_partial(true)).unwrap(), place, db, store };
+    let shipped = ahead.contents();
+    ahead.write(30);
+    ahead.snapshot();
+    let (again, _) = ahead.restore("behind").run().unwrap();
+    assert_eq!(without_empty(contents(&again)), shipped);
+}
+
+#[test]
+fn a_restore_that_ends_while_it_downloads_or_right_after_goes_on() {
+    let mut shipping = Shipping::new();
+    shipping.write(200);
+    shipping.shipper.flush().unwrap();
+    let id = shipping.snapshot();
+    shipping.write(20);
+    shipping.shipper.flush().unwrap();
+    let expected = shipping.contents();
+    for missing in [vec!["CURRENT"], vec!["CURRENT", "table", "wal"], vec![]] {
+        let name = format!("without-{}", missing.len());
+        let directory = shipping.place.path(&name);
+        shipping.store.restore(&id, &directory).unwrap();
+        fs::write(directory.join("RESTORING"), &id).unwrap();
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if missing.iter().any(|end| path.to_string_lossy().ends_with(end)) {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        fs::write(directory.join("000009.table.part"), "half").unwrap();
+        let (again, _) = shipping.restore(&name).run().unwrap();
+        assert_eq!(without_empty(contents(&again)), expected, "{missing:?}");
+        assert!(!directory.join("RESTORING").exists());
+    }
+    // A database of somebody's own is none of these.
+    drop(Db::open(shipping.place.path("own")).unwrap().keyspace("mine", Default::default()).unwrap());
+    assert!(matches!(shipping.restore("own").run(), Err(Error::NotEmpty { .. })));
 }
 
 #[test]

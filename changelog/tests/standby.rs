@@ -3,7 +3,7 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Random, contents, scratch, without_empty, write_randomly};
@@ -90,6 +90,56 @@ fn a_snapshot_and_its_position_are_of_the_same_moment() {
         seen = a.unwrap_or(0);
     }
     write.join().unwrap();
+}
+
+/// Tells how far the log goes, and gives nothing of it while it is held.
+struct Held {
+    source: MemorySource,
+    is_held: Arc<AtomicBool>,
+}
+
+impl Source for Held {
+    fn bounds(&self) -> Result<(Position, Position)> {
+        self.source.bounds()
+    }
+
+    fn newest_seqno(&self) -> Result<Option<u64>> {
+        self.source.newest_seqno()
+    }
+
+    fn read(&self, from: &Position) -> Result<Batches> {
+        let (mut batches, is_held) = (self.source.read(from)?, self.is_held.clone());
+        let mut given = 0;
+        Ok(Box::new(std::iter::from_fn(move || {
+            given += 1;
+            // In the middle of what it has.
+            while given > 5 && is_held.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            batches.next()
+        })))
+    }
+}
+
+#[test]
+fn it_says_how_far_it_is_behind() {
+    let (dir, local, _) = scratch();
+    let (db, sink, shipper) = shipping(&local);
+    let words = db.keyspace("words", Default::default()).unwrap();
+    (0..100u32).for_each(|n| drop(words.put(n.to_be_bytes(), "v").unwrap()));
+    shipper.flush().unwrap();
+    let is_held = Arc::new(AtomicBool::new(true));
+    let source = Held { source: sink.source(), is_held: is_held.clone() };
+    let standby = Standby::follow(source, dir.path().join("standby")).unwrap();
+    reach(&standby, 5);
+    assert_eq!((standby.lag(), standby.status().newest_seqno), (95, 100));
+    let lag_time = standby.status().lag_time;
+    std::thread::sleep(Duration::from_millis(5));
+    assert!(standby.status().lag_time > lag_time, "it grows");
+    is_held.store(false, Ordering::Relaxed);
+    assert!(standby.wait_until_caught_up(LONG));
+    let status = standby.status();
+    assert_eq!((standby.lag(), status.lag_time, status.newest_seqno), (0, Duration::ZERO, 100));
 }
 
 /// Fails now and then, as a network does.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+#[cfg(feature = "kafka")]
+use super::kafka;
 use super::report::Report;
 use super::{Bench, restore, shipping, standby};
 use crate::error::{Error, Result};
@@ -20,6 +22,9 @@ enum Part {
     Restore,
     /// How far a standby is behind
     Standby,
+    /// How fast a log in Kafka is restored; with `--kafka` only
+    #[cfg(feature = "kafka")]
+    Kafka,
 }
 
 /// `changelog`: shipping, restoring, following.
@@ -40,6 +45,10 @@ pub struct ChangelogArgs {
     /// How often
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
+    /// Where a Kafka broker is, for example localhost:9092
+    #[cfg(feature = "kafka")]
+    #[arg(long)]
+    kafka: Option<String>,
     /// Where to make directories, which are removed again [default: the system's temporary directory]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -88,6 +97,11 @@ fn measure(args: &ChangelogArgs, bench: &Bench, report: &mut Report) -> Result<(
         eprintln!("making the log that is restored");
         restore::prepare(bench, &entries)?;
     }
+    #[cfg(feature = "kafka")]
+    let kafka = match &args.kafka {
+        Some(address) if parts.contains(&Part::Kafka) => Some(kafka::Log::prepare(bench, &entries, address)?),
+        _ => None,
+    };
     for repetition in 1..=args.repeat {
         for part in parts {
             eprintln!("repetition {repetition} of {}: {part:?}", args.repeat);
@@ -95,6 +109,12 @@ fn measure(args: &ChangelogArgs, bench: &Bench, report: &mut Report) -> Result<(
                 Part::Shipping => report.add("shipping", shipping::measure(bench, &entries)?),
                 Part::Restore => report.add("restore", restore::measure(bench, &entries)?),
                 Part::Standby => report.add("standby", standby::measure(bench, &entries)?),
+                #[cfg(feature = "kafka")]
+                Part::Kafka => {
+                    if let Some(log) = &kafka {
+                        report.add("kafka", log.measure(bench)?);
+                    }
+                }
             }
         }
     }

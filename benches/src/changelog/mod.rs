@@ -5,6 +5,8 @@
 //! spread.
 
 mod command;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod report;
 mod restore;
 mod shipping;
