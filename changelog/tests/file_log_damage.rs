@@ -231,6 +231,15 @@ fn a_newer_format_says_so() {
 }
 
 #[test]
+fn another_kind_of_log_is_not_taken_for_an_empty_one() {
+    let fs = SimFileSystem::new();
+    siltstone::fs::FileSystem::create_dir_all(&fs, log_path()).unwrap();
+    fs.write(&log_path().join("00000000000000000000.log"), b"siltlog\0 of an earlier release").unwrap();
+    assert!(matches!(file_sink(&fs, 1 << 20), Err(Error::UnsupportedVersion { .. })));
+    assert!(matches!(read_all(&file_source(&fs)), Err(Error::UnsupportedVersion { .. })));
+}
+
+#[test]
 fn a_full_disk_can_be_tried_again_and_a_failed_sync_cannot() {
     let sim = SimFileSystem::new();
     let fs = FaultFileSystem::new(Arc::new(sim.clone()));

@@ -21,6 +21,17 @@ use crate::tree::Tree;
 use crate::verify::Report;
 use crate::write::commit::Writer;
 
+/// As long as it lives no compaction begins by itself; see [`Db::hold_compactions`].
+#[derive(Debug)]
+#[must_use = "compactions begin again when it is dropped"]
+pub struct CompactionHold(Db);
+
+impl Drop for CompactionHold {
+    fn drop(&mut self) {
+        crate::maintenance::release_compactions(&self.0.0.store);
+    }
+}
+
 /// An open database: keyspaces, a log of their mutations, and the threads that keep them in shape.
 ///
 /// Cheap to clone, `Send + Sync`. The database closes with [`close`](Db::close), or when the last handle of any kind (a
@@ -222,6 +233,28 @@ impl Db {
         V: AsRef<[u8]>,
     {
         crate::ingest::apply_sorted(&self.0, parts, last_seqno)
+    }
+
+    /// Keeps compactions from beginning by themselves until the answer is dropped; those that run go on, and so do flushes.
+    /// For loading much at once: everything that came meanwhile is merged together afterwards, instead of again and again.
+    /// Reads look through more tables, and the less memory there is for them the longer it is held.
+    /// [`wait_for_compaction`](Db::wait_for_compaction) does not wait for what is held.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = siltstone::Db::open(dir.path())?;
+    /// let ks = db.keyspace("squares", Default::default())?;
+    /// let hold = db.hold_compactions();
+    /// for n in 0..1000u32 {
+    ///     ks.put(n.to_be_bytes(), (n * n).to_be_bytes())?;
+    /// }
+    /// drop(hold);
+    /// db.wait_for_compaction()?;
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
+    pub fn hold_compactions(&self) -> CompactionHold {
+        crate::maintenance::hold_compactions(&self.0.store);
+        CompactionHold(self.clone())
     }
 
     /// A read view of everything at this moment.

@@ -59,7 +59,7 @@ pub use batch::WriteBatch;
 pub use changes::{Change, ChangeBatch, Changes};
 pub use clock::{Clock, SystemClock};
 pub use damage::Damage;
-pub use db::Db;
+pub use db::{CompactionHold, Db};
 pub use error::{Error, Result};
 pub use iter::Iter;
 pub use key::{MAX_KEY_BYTES, MAX_SEQNO, MAX_VALUE_BYTES, SeqNo};

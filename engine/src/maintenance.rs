@@ -10,6 +10,7 @@ use crate::compaction::manual::ManualRequest;
 use crate::error::{Error, Result};
 use crate::flush;
 use crate::store::Store;
+use crate::sync::atomic::Ordering;
 use crate::tree::Tree;
 use crate::write::commit::Writer;
 use crate::write::pressure::{Debt, delay_ns_per_kib};
@@ -59,6 +60,9 @@ impl Maintenance {
     /// Runs the most urgent compaction of the next tree that wants one; whether there was such a tree.
     fn compact_next(&self) -> Result<bool> {
         let store = &self.store;
+        if is_held(store) {
+            return Ok(false);
+        }
         let Some(next) = store.compactions.pop() else { return Ok(false) };
         let tree = &next.tree;
         if let Some(job) = Job::pick(store, tree, flush_first) {
@@ -73,7 +77,7 @@ impl Maintenance {
 
     /// Sets the delay of writers by what the trees owe after a flush or a compaction of `tree`.
     fn update_pressure(&self, tree: &Tree) {
-        use std::sync::atomic::Ordering::Relaxed; // independent numbers, see `Pressure`
+        use Ordering::Relaxed; // independent numbers, see `Pressure`
         let (scores, options) = job::scores(&self.store, tree);
         let debt = Debt {
             level0_runs: tree.view().version.level0_runs().count(),
@@ -163,13 +167,30 @@ pub(crate) fn purge(store: &Store) -> bool {
     })
 }
 
+/// Whether somebody keeps compactions from beginning.
+fn is_held(store: &Store) -> bool {
+    // Acquire: whoever sees that a hold has ended sees what was written under it.
+    store.compaction_holds.load(Ordering::Acquire) > 0
+}
+
+/// See [`Db::hold_compactions`](crate::Db::hold_compactions).
+pub(crate) fn hold_compactions(store: &Store) {
+    store.compaction_holds.fetch_add(1, Ordering::AcqRel);
+}
+
+/// Ends a hold.
+pub(crate) fn release_compactions(store: &Store) {
+    store.compaction_holds.fetch_sub(1, Ordering::AcqRel);
+    store.live_trees().iter().for_each(|tree| store.compaction_wanted(tree));
+}
+
 /// Waits until nothing is due or running, and what is obsolete is removed.
 pub(crate) fn wait_until_idle(store: &Store) -> Result<()> {
     store.health.check_write()?;
     for tree in store.live_trees() {
         store.compaction_wanted(&tree);
     }
-    store.wait_until(|| store.flushes.is_idle() && store.compactions.is_idle())?;
+    store.wait_until(|| store.flushes.is_idle() && (is_held(store) || store.compactions.is_idle()))?;
     purge(store);
     Ok(())
 }

@@ -56,6 +56,8 @@ pub(crate) struct Store {
     pub(crate) compaction_rate: Option<RateLimiter>,
     pub(crate) flushes: TreeQueue,
     pub(crate) compactions: TreeQueue,
+    /// As long as there are any, no compaction begins by itself.
+    pub(crate) compaction_holds: AtomicUsize,
     /// How many iterators are live.
     pub(crate) iterators: AtomicUsize,
     /// Compactions whose parts idle threads can take.
@@ -155,6 +157,7 @@ impl Store {
             compaction_rate: parts.options.compaction_bytes_per_second.map(RateLimiter::new),
             flushes: TreeQueue::default(),
             compactions: TreeQueue::default(),
+            compaction_holds: AtomicUsize::new(0),
             iterators: AtomicUsize::new(0),
             parts: Mutex::default(),
             cursors: Mutex::default(),

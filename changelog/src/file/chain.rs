@@ -68,14 +68,23 @@ impl std::fmt::Display for SegmentName {
 }
 
 /// The segment files of a directory, and how long they are, in no order; none if the directory is missing.
+///
+/// # Errors
+/// `UnsupportedVersion` for a log file with another kind of name: another release's log is not taken for none.
 pub(super) fn list(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<Vec<(SegmentName, u64)>> {
-    match fs.read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => {
-            let entries = entries.map_err(Error::io("listing the log", directory))?;
-            Ok(entries.iter().filter_map(|entry| Some((SegmentName::parse(&entry.name)?, entry.len))).collect())
-        }
+    let entries = match fs.read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io("listing the log", directory))?,
+    };
+    let mut segments = Vec::with_capacity(entries.len());
+    for entry in entries.iter().filter(|entry| entry.name.ends_with(".log")) {
+        let Some(name) = SegmentName::parse(&entry.name) else {
+            let reason = "no segment that this release writes has such a name".to_owned();
+            return Err(Error::UnsupportedVersion { file: directory.join(&entry.name), reason });
+        };
+        segments.push((name, entry.len));
     }
+    Ok(segments)
 }
 
 /// The segments that are the log, in order.

@@ -127,8 +127,19 @@ impl LogCleaner {
     }
 }
 
+/// The thread, until it ends in whatever way: the sink waits for that.
+struct Running<'s>(&'s Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().is_running = false;
+        self.0.woken.notify_all();
+    }
+}
+
 impl Shared {
     fn run(&self) {
+        let _running = Running(self);
         while self.wait() {
             let done = self.compact(|due| due).and_then(|_| self.remove_expired());
             let mut state = self.state.lock();
@@ -140,8 +151,6 @@ impl Shared {
                 }
             };
         }
-        self.state.lock().is_running = false;
-        self.woken.notify_all();
     }
 
     /// Waits until something is sealed; false if it is time to end.

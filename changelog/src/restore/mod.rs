@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use siltstone::fs::{FileSystem, OsFileSystem};
-use siltstone::{ChangeBatch, Clock, Db, Durability, KeyspaceOptions, Options, SystemClock, WriteBatch};
+use siltstone::{ChangeBatch, Clock, CompactionHold, Db, Durability, KeyspaceOptions, Options, SystemClock, WriteBatch};
 
 use self::chunk::{Chunk, Reading, Until};
 pub use self::progress::Progress;
@@ -40,6 +40,9 @@ const REPORT_BATCHES: u64 = 4096;
 
 /// A chunk that is smaller than this part of a whole one is applied batch by batch: it makes a small table.
 const SMALL_CHUNK: u64 = 16;
+
+/// So many chunks are merged together at most: each may have become a sorted run of its own.
+const HELD_CHUNKS: u32 = 24;
 
 /// Who is told of progress.
 type Report = Box<dyn FnMut(&Progress)>;
@@ -374,10 +377,12 @@ impl<S: Source> Restore<S> {
         };
         let reading = Reading { chunk_bytes: self.chunk_bytes, after_seqno: begun_seqno, until };
         let mut is_met = false;
+        let mut holding = Holding::default();
         std::thread::scope(|scope| {
             // Dropped at an error, which ends the reading.
             for chunk in reading.spawn(scope, batches) {
                 let chunk = chunk?;
+                holding.before(db, self.is_sorted(&chunk))?;
                 self.apply_chunk(db, &chunk, &mut progress, began)?;
                 progress.position = chunk.end.unwrap_or(progress.position.clone());
                 is_met = chunk.is_last;
@@ -389,9 +394,13 @@ impl<S: Source> Restore<S> {
         Ok((progress.position, is_met))
     }
 
+    /// Whether a chunk is worth a table of its own.
+    fn is_sorted(&self, chunk: &Chunk) -> bool {
+        self.chunk_bytes > 0 && chunk.bytes >= self.chunk_bytes / SMALL_CHUNK && !chunk.is_drop
+    }
+
     fn apply_chunk(&mut self, db: &Db, chunk: &Chunk, progress: &mut Progress, began: Duration) -> Result<()> {
-        let is_large = self.chunk_bytes > 0 && chunk.bytes >= self.chunk_bytes / SMALL_CHUNK;
-        if is_large && !chunk.is_drop {
+        if self.is_sorted(chunk) {
             bulk::apply(&mut self.applier, db, chunk)?;
             chunk.batches.iter().for_each(|(position, batch)| progress.add(position, batch));
             return self.applied(progress, began);
@@ -422,6 +431,30 @@ impl<S: Source> Restore<S> {
         if let Some(report) = &mut self.on_progress {
             report(progress);
         }
+    }
+}
+
+/// Keeps compactions back while chunks are sorted into tables: all of them are merged together then, and not again and
+/// again.
+#[derive(Debug, Default)]
+struct Holding {
+    hold: Option<CompactionHold>,
+    chunks: u32,
+}
+
+impl Holding {
+    fn before(&mut self, db: &Db, is_sorted: bool) -> Result<()> {
+        if !is_sorted {
+            self.hold = None;
+            return Ok(());
+        }
+        self.chunks += 1;
+        if self.chunks > HELD_CHUNKS {
+            (self.hold, self.chunks) = (None, 0);
+            db.wait_for_compaction()?;
+        }
+        self.hold.get_or_insert_with(|| db.hold_compactions());
+        Ok(())
     }
 }
 

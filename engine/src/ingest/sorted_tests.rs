@@ -168,3 +168,22 @@ fn it_is_there_in_all_keyspaces_or_in_none_whenever_the_power_goes() {
     }
     assert_eq!(seen.len(), 3, "{seen:?}");
 }
+
+#[test]
+fn compactions_wait_while_they_are_held_and_come_when_the_last_hold_ends() {
+    let fs = SimFileSystem::new();
+    let db = open(&fs);
+    let runs = || ks(&db, "a").tree().view().version.level0_runs().count();
+    let (first, second) = (db.hold_compactions(), db.hold_compactions());
+    for n in 1..=12 {
+        apply(&db, &[("a", &part(&[("a", Some("1")), ("z", Some("2"))]))], n).unwrap();
+    }
+    db.wait_for_compaction().unwrap();
+    drop(first);
+    db.wait_for_compaction().unwrap();
+    assert_eq!(runs(), 11, "the first lies at the bottom");
+    drop(second);
+    db.wait_for_compaction().unwrap();
+    assert!(runs() < 4, "{}", runs());
+    assert_eq!(dump(&ks(&db, "a")).len(), 2);
+}
