@@ -12,7 +12,8 @@ use common::{Contents, Random, contents, without_empty, write_randomly};
 use object_store::local::LocalFileSystem;
 use siltstone::{Db, Options};
 use siltstone_changelog::{
-    Error, FileSink, FileSource, MemorySink, Moment, Restore, ShipOptions, Shipper, SnapshotOptions, SnapshotStore, ship,
+    Error, FileSink, FileSource, MemorySink, Moment, Restore, ShipOptions, Shipper, SnapshotOptions, SnapshotStore,
+    ship,
 };
 
 const SEED: u64 = 20_261_130;
@@ -174,7 +175,8 @@ fn a_restore_takes_the_newest_snapshot_and_the_log_behind_it() {
     shipping.shipper.flush().unwrap();
     let changes = Arc::new(AtomicU64::new(0));
     let seen = changes.clone();
-    let restore = shipping.restore("again").on_progress(move |progress| seen.store(progress.changes, Ordering::Relaxed));
+    let restore =
+        shipping.restore("again").on_progress(move |progress| seen.store(progress.changes, Ordering::Relaxed));
     let (again, position) = restore.run().unwrap();
     assert_eq!(without_empty(contents(&again)), shipping.contents());
     assert_eq!(again.last_seqno(), shipping.db.last_seqno());
@@ -208,7 +210,12 @@ fn a_snapshot_that_is_ahead_of_the_log_or_of_the_target_is_not_taken() {
     // Written, in a snapshot, and never shipped.
     let Shipping { place, db, shipper, store } = shipping;
     shipper.stop().unwrap();
-    let mut ahead = Shipping { shipper: ship(&db, MemorySink::new(), ShipOptions::new().cursor("other").allow_partial(true)).unwrap(), place, db, store };
+    let mut ahead = Shipping {
+        shipper: ship(&db, MemorySink::new(), ShipOptions::new().cursor("other").allow_partial(true)).unwrap(),
+        place,
+        db,
+        store,
+    };
     let shipped = ahead.contents();
     ahead.write(30);
     ahead.snapshot();

@@ -126,7 +126,9 @@ fn it_says_how_far_it_is_behind() {
     let (dir, local, _) = scratch();
     let (db, sink, shipper) = shipping(&local);
     let words = db.keyspace("words", Default::default()).unwrap();
-    (0..100u32).for_each(|n| drop(words.put(n.to_be_bytes(), "v").unwrap()));
+    for n in 0..100u32 {
+        words.put(n.to_be_bytes(), "v").unwrap();
+    }
     shipper.flush().unwrap();
     let is_held = Arc::new(AtomicBool::new(true));
     let source = Held { source: sink.source(), is_held: is_held.clone() };

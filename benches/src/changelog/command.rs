@@ -40,8 +40,8 @@ pub struct ChangelogArgs {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     value_bytes: u32,
     /// How much memory each database may use, in MiB
-    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u64).range(4..))]
-    memory_mib: u64,
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..))]
+    memory_mib: u32,
     /// How often
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
@@ -70,7 +70,7 @@ pub fn execute(args: &ChangelogArgs) -> Result<()> {
         directory: scratch.path().to_owned(),
         keys: args.keys,
         value_bytes: args.value_bytes as usize,
-        memory_bytes: args.memory_mib << 20,
+        memory_bytes: (args.memory_mib as usize) << 20,
     };
     println!("{}", machine::describe_with(&root));
     println!(

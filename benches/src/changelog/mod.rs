@@ -31,7 +31,7 @@ struct Bench {
     directory: PathBuf,
     keys: u64,
     value_bytes: usize,
-    memory_bytes: u64,
+    memory_bytes: usize,
 }
 
 /// A figure of one repetition: a rate, or whatever its name says.

@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use siltstone::fs::{FileSystem, OsFileSystem};
-use siltstone::{ChangeBatch, Clock, CompactionHold, Db, Durability, KeyspaceOptions, Options, SystemClock, WriteBatch};
+use siltstone::{
+    ChangeBatch, Clock, CompactionHold, Db, Durability, KeyspaceOptions, Options, SystemClock, WriteBatch,
+};
 
 use self::chunk::{Chunk, Reading, Until};
 pub use self::progress::Progress;
