@@ -230,6 +230,24 @@ fn a_newer_format_says_so() {
     assert!(matches!(file_sink(&fs, 1 << 20), Err(Error::UnsupportedVersion { .. })));
 }
 
+/// Found by fuzzing: a whole log could not be read from its beginning.
+#[test]
+fn a_shipped_segment_that_says_what_only_compaction_does_is_damage() {
+    for (at, value) in [(56, 5), (64, 5), (72, 1), (72, 2)] {
+        let fs = written(3, 1 << 20);
+        let path = &segments(&fs)[0];
+        let mut bytes = fs.read(path).unwrap();
+        bytes[at] = value;
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&bytes[..12]);
+        hasher.update(&bytes[16..80]);
+        bytes[12..16].copy_from_slice(&hasher.finalize().to_le_bytes());
+        fs.write(path, &bytes).unwrap();
+        assert!(matches!(read_all(&file_source(&fs)), Err(Error::Corruption { .. })), "byte {at}");
+        assert!(matches!(file_sink(&fs, 1 << 20), Err(Error::Corruption { .. })), "byte {at}");
+    }
+}
+
 #[test]
 fn another_kind_of_log_is_not_taken_for_an_empty_one() {
     let fs = SimFileSystem::new();

@@ -302,5 +302,12 @@ fn check_name(path: &Path, name: SegmentName, header: &SegmentHeader, end: Optio
         epoch: end.map_or(header.epoch, |end| end.epoch),
         generation: header.generation,
     };
-    if here == name { Ok(()) } else { Err(Error::corruption(path, 16, format!("it is the segment {here}"))) }
+    if here != name {
+        return Err(Error::corruption(path, 16, format!("it is the segment {here}")));
+    }
+    let is_plain = header.clean_seqno == 0 && header.deletes_seqno == 0 && !header.is_clean && !header.is_whole;
+    if end.is_none() && !is_plain {
+        return Err(Error::corruption(path, 56, "it says of itself what only compaction does"));
+    }
+    Ok(())
 }
