@@ -102,15 +102,7 @@ fn ship(db: &Db) -> Result<()> {
         }
         let paths = files.paths().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "log"));
         let mut segments = paths.map(|path| files.read(&path)).collect::<std::io::Result<Vec<_>>>()?;
-        // What differs each time: the log's own number, and when a segment was begun and sealed.
-        for segment in &mut segments {
-            let (compacted, len) = (number(segment, 40, 8) > 0, segment.len());
-            segment[16..24].fill(7);
-            segment[48..56].fill(0);
-            if compacted {
-                segment[len - 8..].fill(0);
-            }
-        }
+        segments.iter_mut().for_each(|segment| forget(segment));
         let [first, rest @ ..] = &segments[..] else { return Err("no segment".into()) };
         let [low, high] = u16::try_from(first.len())?.to_le_bytes();
         let second = rest.first().map_or(&[][..], Vec::as_slice);
@@ -120,6 +112,25 @@ fn ship(db: &Db) -> Result<()> {
         seed("codec", name, &first[96..96 + payload_bytes])?;
     }
     Ok(())
+}
+
+/// Takes out of a segment of a log what differs each time: the log's own number, when the segment was begun and sealed, and
+/// the checksums of that, which the target repairs.
+fn forget(segment: &mut [u8]) {
+    let (compacted, len) = (number(segment, 40, 8) > 0, segment.len());
+    segment[12..16].fill(0);
+    segment[16..24].fill(7);
+    segment[48..56].fill(0);
+    let mut at = 80;
+    while at + 16 <= len {
+        segment[at..at + 4].fill(0);
+        if compacted && segment[at + 12] == 3 {
+            // The end, with its own checksum.
+            segment[at + 4..at + 8].fill(0);
+            segment[len - 8..].fill(0);
+        }
+        at += 16 + number(segment, at + 8, 4);
+    }
 }
 
 /// A byte or a few in each of the first eight files of the target's database, with and without repair.
