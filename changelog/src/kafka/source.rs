@@ -113,11 +113,16 @@ impl Source for KafkaSource {
         Ok(Some(Place::of(position)?.seqno))
     }
 
-    /// What is newer than the compaction lag was not compacted, nor has it replaced anything.
+    /// What is newer than the compaction lag was not compacted, nor has it replaced anything. Of a keyspace that was dropped
+    /// later nothing is read.
     fn is_exact(&self, position: &Position) -> Result<bool> {
         let (place, reader) = (Place::of(position)?, Reader::new(&self.options)?);
-        if newest(&reader, &self.options)?.is_none_or(|newest| newest.commit.last_seqno == place.seqno) {
+        let Some(newest) = newest(&reader, &self.options)? else { return Ok(true) };
+        if newest.commit.last_seqno == place.seqno {
             return Ok(true);
+        }
+        if newest.commit.drops.values().any(|&seqno| seqno > place.seqno) {
+            return Ok(false);
         }
         let found = commits(&reader, &self.options, place.commit, place.commit + 1)?.pop();
         Ok(found.is_some_and(|found| found.age() < self.options.min_compaction_lag))

@@ -240,18 +240,22 @@ fn what_lies_after_a_committed_position_is_undone() {
     shipping.write(200);
     let committed = shipping.shipper.flush().unwrap();
     let expected = without_empty(contents(&shipping.db));
-    shipping.write(50);
+    let ks = shipping.db.keyspace("ks0", Default::default()).unwrap();
+    for n in 0..50 {
+        ks.put(format!("key{:03}", n * 3), "later").unwrap();
+        ks.delete(format!("key{:03}", n * 3 + 1)).unwrap();
+    }
     shipping.shipper.stop().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let restore = Restore::new(KafkaSource::open(options.clone())).into(directory.path());
     let restored = restore.run_to(&committed).unwrap();
-    assert!(matches!(restored.moment, Moment::Target { undone_keys: 1.. }), "{:?}", restored.moment);
-    assert_eq!(without_empty(contents(&restored.db)), expected);
+    assert_eq!(restored.moment, Moment::Target { undone_keys: 100 });
+    assert!(without_empty(contents(&restored.db)) == expected);
     let sink = KafkaSink::open(options.clone()).unwrap();
     ship(&restored.db, sink, ShipOptions::new()).unwrap().stop().unwrap();
     let again = tempfile::tempdir().unwrap();
     let (again, _) = Restore::new(KafkaSource::open(options.clone())).into(again.path()).run().unwrap();
-    assert_eq!(without_empty(contents(&again)), expected, "who reads the topics sees the same");
+    assert!(without_empty(contents(&again)) == expected, "who reads the topics sees the same");
     // What may have been compacted since is not gone back to.
     let forgetful = KafkaSource::open(options.min_compaction_lag(Duration::ZERO));
     let directory = tempfile::tempdir().unwrap();
@@ -268,7 +272,7 @@ fn each_word_of_a_topic_counts_once_though_the_worker_is_killed() {
     let address = shared().unwrap().lock().unwrap().address();
     let this = std::env::current_exe().unwrap();
     let example = this.ancestors().nth(2).unwrap().join("examples/kafka_state");
-    assert!(example.exists(), "{}: build it with --example kafka_state, as tests/brokers/run does", example.display());
+    assert!(example.exists(), "{}: build it first, as tests/brokers/run does", example.display());
     let output = std::process::Command::new(example).arg(address).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
