@@ -26,7 +26,7 @@ type Error = Box<dyn std::error::Error>;
 
 /// The words to count.
 const WORDS: [&str; 7] = ["silt", "stone", "sand", "clay", "silt", "loam", "silt"];
-const INPUTS: usize = 20_000;
+const INPUTS: usize = 4_000;
 
 /// So many words are counted together.
 const COMMIT: usize = 100;
