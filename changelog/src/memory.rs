@@ -127,11 +127,6 @@ impl Source for MemorySource {
         Ok((Position::from_number(0), Position::from_number(self.log.lock().flushed as u64)))
     }
 
-    fn newest_seqno(&self) -> Result<Option<SeqNo>> {
-        let log = self.log.lock();
-        Ok(Some(log.batches[..log.flushed].last().map_or(0, ChangeBatch::last_seqno)))
-    }
-
     fn seqno_at(&self, position: &Position) -> Result<Option<SeqNo>> {
         let before = position.to_number()?.checked_sub(1).map(|at| usize::try_from(at).unwrap_or(usize::MAX));
         let log = self.log.lock();

@@ -75,15 +75,6 @@ pub trait Source {
         Ok(None)
     }
 
-    /// The last sequence number that can be read now; 0 of an empty log, `None` if the source cannot tell (the default). For
-    /// how much there is still to read.
-    ///
-    /// # Errors
-    /// Whatever goes wrong.
-    fn newest_seqno(&self) -> Result<Option<SeqNo>> {
-        Ok(None)
-    }
-
     /// The last sequence number before `position`, if the source can tell. Default: it cannot.
     ///
     /// # Errors
@@ -129,10 +120,6 @@ impl<S: Source + ?Sized> Source for Box<S> {
 
     fn holds_whole_state(&self) -> Result<Option<bool>> {
         (**self).holds_whole_state()
-    }
-
-    fn newest_seqno(&self) -> Result<Option<SeqNo>> {
-        (**self).newest_seqno()
     }
 
     fn seqno_at(&self, position: &Position) -> Result<Option<SeqNo>> {

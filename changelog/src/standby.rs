@@ -341,7 +341,8 @@ impl<S: Source> Follower<S> {
             return Ok(());
         }
         self.looked_at = Some(now);
-        if let Some(newest) = self.source.newest_seqno()? {
+        let (_, newest) = self.source.bounds()?;
+        if let Some(newest) = self.source.seqno_at(&newest)? {
             let mut progress = self.shared.progress.lock();
             progress.status.newest_seqno = newest.max(progress.status.seqno);
             figures::standby_lag(newest.saturating_sub(progress.status.seqno));

@@ -103,8 +103,8 @@ impl Source for Held {
         self.source.bounds()
     }
 
-    fn newest_seqno(&self) -> Result<Option<u64>> {
-        self.source.newest_seqno()
+    fn seqno_at(&self, position: &Position) -> Result<Option<u64>> {
+        self.source.seqno_at(position)
     }
 
     fn read(&self, from: &Position) -> Result<Batches> {

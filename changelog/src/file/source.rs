@@ -138,10 +138,6 @@ impl Source for FileSource {
         })
     }
 
-    fn newest_seqno(&self) -> Result<Option<SeqNo>> {
-        Ok(Some(self.newest()?.map_or(0, |(_, newest)| newest)))
-    }
-
     fn seqno_at(&self, position: &Position) -> Result<Option<SeqNo>> {
         Ok(Some(parse(position)?.1))
     }

@@ -1,8 +1,9 @@
 //! The client library's errors in this crate's words, and what reached the broker.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rdkafka::ClientContext;
 use rdkafka::Message;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -86,12 +87,20 @@ pub(super) fn is_lost(error: &KafkaError) -> bool {
 }
 
 /// What the broker acknowledged of the transaction that is open.
+///
+/// Who waits for it waits here, and not in the client library's flush: that looks for events of its own for 100 ms at a
+/// time, which the thread that hears of deliveries takes from it.
 #[derive(Debug, Default)]
-pub(super) struct Deliveries(Mutex<Delivered>);
+pub(super) struct Deliveries {
+    delivered: Mutex<Delivered>,
+    changed: Condvar,
+}
 
 /// See [`Deliveries`].
 #[derive(Debug, Default)]
 pub(super) struct Delivered {
+    /// How many records were handed over of which nothing was heard yet.
+    outstanding: u64,
     /// By topic and partition: the offset of the first record, and that behind the last.
     pub(super) offsets: HashMap<(String, i32), (i64, i64)>,
     /// Why a record did not get there.
@@ -99,9 +108,29 @@ pub(super) struct Delivered {
 }
 
 impl Deliveries {
-    /// What there is since the last call.
-    pub(super) fn take(&self) -> Delivered {
-        std::mem::take(&mut self.0.lock())
+    /// A record is handed to the client library.
+    pub(super) fn sending(&self) {
+        self.delivered.lock().outstanding += 1;
+    }
+
+    /// It was not taken.
+    pub(super) fn not_sent(&self) {
+        self.delivered.lock().outstanding -= 1;
+    }
+
+    /// What there is since the last call, once something was heard of every record.
+    ///
+    /// # Errors
+    /// That of the client library's flush if that takes longer than `timeout`.
+    pub(super) fn wait(&self, timeout: Duration) -> Result<Delivered, KafkaError> {
+        let deadline = Instant::now() + timeout;
+        let mut delivered = self.delivered.lock();
+        while delivered.outstanding > 0 {
+            if self.changed.wait_until(&mut delivered, deadline).timed_out() {
+                return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
+            }
+        }
+        Ok(std::mem::take(&mut delivered))
     }
 }
 
@@ -111,7 +140,8 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let mut delivered = self.0.lock();
+        let mut delivered = self.delivered.lock();
+        delivered.outstanding -= 1;
         match result {
             Ok(message) => {
                 let offset = message.offset();
@@ -120,6 +150,9 @@ impl ProducerContext for Deliveries {
                 (*first, *end) = ((*first).min(offset), (*end).max(offset + 1));
             }
             Err((error, _)) => delivered.failed = delivered.failed.take().or_else(|| Some(error.clone())),
+        }
+        if delivered.outstanding == 0 {
+            self.changed.notify_all();
         }
     }
 }

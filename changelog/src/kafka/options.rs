@@ -171,6 +171,10 @@ impl KafkaOptions {
 
     pub(super) fn consumer_config(&self) -> ClientConfig {
         let mut config = self.client_config();
+        // So long the broker waits before it says that a partition ends here, and that is asked often.
+        if !self.client_settings.contains_key("fetch.wait.max.ms") {
+            config.set("fetch.wait.max.ms", "20");
+        }
         config
             // Nothing is committed in its name; the client library asks for one.
             .set("group.id", format!("{}.reader", self.prefix))

@@ -235,9 +235,12 @@ impl KafkaSink {
     fn enqueue(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<()> {
         let deadline = Instant::now() + self.options.request_timeout;
         loop {
+            let deliveries = self.producer.context();
+            deliveries.sending();
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((error, refused)) => {
+                    deliveries.not_sent();
                     let is_full = code(&error) == Some(RDKafkaErrorCode::QueueFull);
                     if !is_full || Instant::now() >= deadline {
                         return Err(self.error(error));
@@ -281,8 +284,8 @@ impl KafkaSink {
 
     /// Waits until the broker has what was sent; where that is, if all of it got there.
     fn deliver(&self) -> Result<HashMap<(String, i32), (i64, i64)>> {
-        self.producer.flush(self.options.request_timeout).map_err(|error| self.error(error))?;
-        let delivered = self.producer.context().take();
+        let delivered = self.producer.context().wait(self.options.request_timeout);
+        let delivered = delivered.map_err(|error| self.error(error))?;
         match delivered.failed {
             None => Ok(delivered.offsets),
             Some(error) => Err(self.error(error)),
@@ -344,7 +347,8 @@ impl KafkaSink {
         {
             return if is_lost(&error) { self.renew() } else { Err(self.error(error)) };
         }
-        self.producer.context().take();
+        // What is heard of it now is of no transaction that counts.
+        let _ = self.producer.context().wait(self.options.request_timeout);
         (self.begun, self.sent, self.prepared) = (false, 0, None);
         Ok(())
     }

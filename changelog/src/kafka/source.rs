@@ -105,10 +105,6 @@ impl Source for KafkaSource {
         Ok(Some(newest.is_none_or(|newest| newest.commit.begins_after == 0)))
     }
 
-    fn newest_seqno(&self) -> Result<Option<SeqNo>> {
-        Ok(Some(newest(&Reader::new(&self.options)?, &self.options)?.map_or(0, |newest| newest.commit.last_seqno)))
-    }
-
     fn seqno_at(&self, position: &Position) -> Result<Option<SeqNo>> {
         Ok(Some(Place::of(position)?.seqno))
     }

@@ -56,10 +56,6 @@ impl Source for NatsSource {
         Ok((oldest.to_position()?, newest.to_position()?))
     }
 
-    fn newest_seqno(&self) -> Result<Option<SeqNo>> {
-        Ok(Some(bounds(&Client::connect(&self.options)?)?.1.seqno))
-    }
-
     fn seqno_at(&self, position: &Position) -> Result<Option<SeqNo>> {
         Ok(Some(Place::of(position)?.seqno))
     }

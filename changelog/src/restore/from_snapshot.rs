@@ -10,6 +10,7 @@ use siltstone::{Db, Durability, WriteBatch};
 use super::chunk::Until;
 use super::{RESTORING, Restore, SOURCE_POSITION};
 use crate::error::{Error, Result};
+use crate::position::Position;
 use crate::ship::position_entry;
 use crate::sink::Source;
 use crate::snapshot::SnapshotStore;
@@ -61,7 +62,8 @@ impl<S: Source> Restore<S> {
     }
 
     /// Downloads a snapshot if that is how this restore begins; whether the directory now is one that is not marked yet.
-    pub(super) fn download(&self) -> Result<bool> {
+    /// `newest` is the end of the log.
+    pub(super) fn download(&self, newest: &Position) -> Result<bool> {
         let Some(snapshots) = &self.snapshots else { return Ok(false) };
         if self.file_system.is_some() {
             return Err(Error::InvalidArgument("snapshots are restored into the system's files only".to_owned()));
@@ -74,7 +76,7 @@ impl<S: Source> Restore<S> {
             }
             Err(_) if self.directory.join(CURRENT).exists() => return Ok(false),
             Err(_) => {
-                let Some(id) = self.usable(&snapshots.store)? else { return Ok(false) };
+                let Some(id) = self.usable(&snapshots.store, newest)? else { return Ok(false) };
                 mark(&self.directory, &id)?;
                 id
             }
@@ -84,8 +86,8 @@ impl<S: Source> Restore<S> {
     }
 
     /// The newest snapshot that the log goes on from.
-    fn usable(&self, store: &SnapshotStore) -> Result<Option<String>> {
-        let newest_seqno = self.source.newest_seqno()?;
+    fn usable(&self, store: &SnapshotStore, newest: &Position) -> Result<Option<String>> {
+        let newest_seqno = self.source.seqno_at(newest)?;
         let usable = |seqno| match self.until {
             Until::Newest => newest_seqno.is_none_or(|newest| seqno <= newest),
             Until::Seqno(until) => seqno <= until,

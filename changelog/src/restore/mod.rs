@@ -1,5 +1,6 @@
 //! [`Restore`]: a database from a log.
 
+mod apply;
 mod bulk;
 mod chunk;
 #[cfg(feature = "snapshot")]
@@ -10,19 +11,15 @@ mod undo;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
 use siltstone::fs::{FileSystem, OsFileSystem};
-use siltstone::{
-    ChangeBatch, Clock, CompactionHold, Db, Durability, KeyspaceOptions, Options, SystemClock, WriteBatch,
-};
+use siltstone::{Clock, Db, Durability, KeyspaceOptions, Options, SystemClock, WriteBatch};
 
-use self::chunk::{Chunk, Reading, Until};
+use self::chunk::Until;
 pub use self::progress::Progress;
 use crate::applier::Applier;
 use crate::error::{Error, Result};
-use crate::figures;
 use crate::position::Position;
 use crate::sink::Source;
 
@@ -35,16 +32,6 @@ const RESTORING: &str = "changelog/restoring";
 
 /// How much of a log is sorted at once by default, in bytes of memory.
 const CHUNK_BYTES: u64 = 128 << 20;
-
-/// How many bytes of keys and values, or batches, lie between two reports of progress where batches are applied one by one.
-const REPORT_BYTES: u64 = 1 << 20;
-const REPORT_BATCHES: u64 = 4096;
-
-/// A chunk that is smaller than this part of a whole one is applied batch by batch: it makes a small table.
-const SMALL_CHUNK: u64 = 16;
-
-/// So many chunks are merged together at most: each may have become a sorted run of its own.
-const HELD_CHUNKS: u32 = 24;
 
 /// Who is told of progress.
 type Report = Box<dyn FnMut(&Progress)>;
@@ -216,7 +203,7 @@ impl<S: Source> Restore<S> {
     /// another run goes on from there.
     pub fn run(mut self) -> Result<(Db, Position)> {
         let (db, position, newest) = self.open()?;
-        let (position, _) = self.apply_from(&db, position, newest, Until::Newest)?;
+        let (position, _) = self.apply_from(&db, position, newest)?;
         finish(&db, &position)?;
         Ok((db, position))
     }
@@ -260,25 +247,23 @@ impl<S: Source> Restore<S> {
             Err(error @ Error::PositionOutOfRange { .. }) => Some(error.to_string()),
             Err(error) => return Err(error),
         };
-        let until = match self.source.seqno_at(target)? {
+        if let Some(reason) = reason {
+            let (db, position, newest) = self.open()?;
+            return self.run_to_newest(db, position, newest, reason);
+        }
+        self.until = match self.source.seqno_at(target)? {
             Some(seqno) => Until::Seqno(seqno),
             None => Until::Position(target.clone()),
         };
-        if reason.is_none() {
-            self.until = until.clone();
-        }
         let (db, position, newest) = self.open()?;
-        if let Some(reason) = reason {
-            return self.run_to_newest(db, position, newest, reason);
-        }
         let here = db.last_seqno();
-        if matches!(until, Until::Seqno(target) if here > target) {
+        if matches!(self.until, Until::Seqno(target) if here > target) {
             let reason = format!("it goes up to sequence number {here}, and so is ahead of {target}");
             return Err(Error::Stale { directory: self.directory.clone(), reason });
         }
-        let is_there = *target == position || until == Until::Seqno(here);
+        let is_there = *target == position || self.until == Until::Seqno(here);
         let (position, is_met) =
-            if is_there { (position, true) } else { self.apply_from(&db, position, newest.clone(), until)? };
+            if is_there { (position, true) } else { self.apply_from(&db, position, newest.clone())? };
         if !is_met {
             let reason = format!("no batch of the log ends at {target}");
             return self.run_to_newest(db, position, newest, reason);
@@ -291,7 +276,8 @@ impl<S: Source> Restore<S> {
 
     fn run_to_newest(mut self, db: Db, position: Position, newest: Position, reason: String) -> Result<Restored> {
         tracing::warn!(%reason, "restoring to the end of the log");
-        let (position, _) = self.apply_from(&db, position, newest, Until::Newest)?;
+        self.until = Until::Newest;
+        let (position, _) = self.apply_from(&db, position, newest)?;
         finish(&db, &position)?;
         Ok(Restored { db, position, moment: Moment::Newest { reason } })
     }
@@ -312,7 +298,7 @@ impl<S: Source> Restore<S> {
         let (oldest, newest) = self.source.bounds()?;
         self.applier.log_is_whole = self.source.holds_whole_state()?;
         #[cfg(feature = "snapshot")]
-        let is_snapshot = self.download()?;
+        let is_snapshot = self.download(&newest)?;
         let db = options.open(&self.directory)?;
         #[cfg(feature = "snapshot")]
         if is_snapshot {
@@ -360,114 +346,6 @@ impl<S: Source> Restore<S> {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Applies the log from `position` on, to the end or to `until`; how far that was, and whether `until` was met.
-    fn apply_from(&mut self, db: &Db, position: Position, newest: Position, until: Until) -> Result<(Position, bool)> {
-        let batches = self.source.read(&position)?;
-        let (began, begun_seqno) = (self.clock.now(), db.last_seqno());
-        let mut progress = Progress {
-            batches: 0,
-            changes: 0,
-            user_bytes: 0,
-            position,
-            newest,
-            seqno: begun_seqno,
-            newest_seqno: self.source.newest_seqno()?,
-            elapsed: Duration::ZERO,
-            begun_seqno,
-        };
-        let reading = Reading { chunk_bytes: self.chunk_bytes, after_seqno: begun_seqno, until };
-        let mut is_met = false;
-        let mut holding = Holding::default();
-        std::thread::scope(|scope| {
-            // Dropped at an error, which ends the reading.
-            for chunk in reading.spawn(scope, batches) {
-                let chunk = chunk?;
-                holding.before(db, self.is_sorted(&chunk))?;
-                self.apply_chunk(db, &chunk, &mut progress, began)?;
-                progress.position = chunk.end.unwrap_or(progress.position.clone());
-                is_met = chunk.is_last;
-            }
-            Ok::<(), Error>(())
-        })?;
-        progress.elapsed = self.clock.now().saturating_sub(began);
-        self.report(&progress);
-        Ok((progress.position, is_met))
-    }
-
-    /// Whether a chunk is worth a table of its own.
-    fn is_sorted(&self, chunk: &Chunk) -> bool {
-        self.chunk_bytes > 0 && chunk.bytes >= self.chunk_bytes / SMALL_CHUNK && !chunk.is_drop
-    }
-
-    fn apply_chunk(&mut self, db: &Db, chunk: &Chunk, progress: &mut Progress, began: Duration) -> Result<()> {
-        if self.is_sorted(chunk) {
-            bulk::apply(&mut self.applier, db, chunk)?;
-            chunk.batches.iter().for_each(|(position, batch)| progress.add(position, batch));
-            return self.applied(progress, began);
-        }
-        let mut reported = (progress.user_bytes, progress.batches);
-        for (position, batch) in &chunk.batches {
-            self.applier.apply(db, batch, position)?;
-            progress.add(position, batch);
-            if progress.user_bytes - reported.0 >= REPORT_BYTES || progress.batches - reported.1 >= REPORT_BATCHES {
-                reported = (progress.user_bytes, progress.batches);
-                self.applied(progress, began)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Says how far it is, and asks whether to go on.
-    fn applied(&mut self, progress: &mut Progress, began: Duration) -> Result<()> {
-        progress.elapsed = self.clock.now().saturating_sub(began);
-        self.report(progress);
-        if self.interrupted.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted { position: progress.position.clone() });
-        }
-        Ok(())
-    }
-
-    fn report(&mut self, progress: &Progress) {
-        if let Some(report) = &mut self.on_progress {
-            report(progress);
-        }
-    }
-}
-
-/// Keeps compactions back while chunks are sorted into tables: all of them are merged together then, and not again and
-/// again.
-#[derive(Debug, Default)]
-struct Holding {
-    hold: Option<CompactionHold>,
-    chunks: u32,
-}
-
-impl Holding {
-    fn before(&mut self, db: &Db, is_sorted: bool) -> Result<()> {
-        if !is_sorted {
-            self.hold = None;
-            return Ok(());
-        }
-        self.chunks += 1;
-        if self.chunks > HELD_CHUNKS {
-            (self.hold, self.chunks) = (None, 0);
-            db.wait_for_compaction()?;
-        }
-        self.hold.get_or_insert_with(|| db.hold_compactions());
-        Ok(())
-    }
-}
-
-impl Progress {
-    fn add(&mut self, position: &Position, batch: &ChangeBatch) {
-        figures::restored(batch.changes().len() as u64, batch.user_bytes());
-        self.batches += 1;
-        self.changes += batch.changes().len() as u64;
-        self.user_bytes += batch.user_bytes();
-        self.seqno = batch.last_seqno();
-        self.position = position.clone();
     }
 }
 
