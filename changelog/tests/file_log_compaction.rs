@@ -463,6 +463,20 @@ fn a_new_owner_has_what_was_acknowledged_and_the_old_one_is_fenced() {
 }
 
 #[test]
+fn an_owner_that_lives_keeps_others_out_whatever_a_taker_left_that_died() {
+    let (fs, clock) = (SimFileSystem::new(), Arc::new(ManualClock::default()));
+    let mut old = open(options(&fs, &clock));
+    // It made its file, and died before it removed the old one's.
+    fs.write(&log_path().join("OWNER-0000000009"), b"").unwrap();
+    let refused = FileSink::open_with(log_path(), options(&fs, &clock));
+    assert!(matches!(refused, Err(Error::Locked { .. })), "{refused:?}");
+    old.append(&put(1, "v")).unwrap();
+    old.flush().unwrap();
+    drop(old);
+    assert_eq!(open(options(&fs, &clock)).last_seqno().unwrap(), Some(1));
+}
+
+#[test]
 fn readers_end_at_the_last_mark_while_there_is_an_owner() {
     let (fs, clock) = (SimFileSystem::new(), Arc::new(ManualClock::default()));
     let mut old = open(options(&fs, &clock).segment_bytes(1 << 20));

@@ -11,6 +11,9 @@ use siltstone::fs::{Fault, FaultFileSystem, Op, SimFileSystem};
 use siltstone_changelog::{Error, FileSink, FileSinkOptions, Position, Sink, Source};
 use siltstone_tests::evidence::record;
 
+/// How long a mark is.
+const MARK_BYTES: usize = 24;
+
 fn segments(fs: &SimFileSystem) -> Vec<PathBuf> {
     let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
     fs.paths().into_iter().filter(|path| path.starts_with(log_path()) && is_segment(path)).collect()
@@ -46,7 +49,7 @@ fn a_tail_torn_at_any_byte_is_the_end_and_is_repaired() {
     drop(sink);
     let longer = fs.read(path).unwrap();
     // The last mark is not part of the last record.
-    let record_end = longer.len() - 16;
+    let record_end = longer.len() - MARK_BYTES;
     for len in whole.len()..record_end {
         let torn = SimFileSystem::new();
         torn.write(path, &longer[..len]).unwrap();
@@ -72,7 +75,7 @@ fn every_flipped_bit_is_an_error_or_changes_nothing() {
         let bytes = fs.read(path).unwrap();
         record("flipped_bytes", bytes.len() as u64);
         // The last mark is behind everything that it could prove: it cannot be told from one that was being written.
-        let free_from = if path == files.last().unwrap() { bytes.len() - 16 } else { bytes.len() };
+        let free_from = if path == files.last().unwrap() { bytes.len() - MARK_BYTES } else { bytes.len() };
         for bit in 0..bytes.len() * 8 {
             let damaged = fs.crash_clone(siltstone::fs::Keep::All, 0);
             damaged.flip_bit(path, (bit / 8) as u64, (bit % 8) as u32).unwrap();
@@ -137,7 +140,7 @@ fn every_truncation_leaves_a_first_part_or_is_an_error() {
             // Without its last mark a sealed segment still holds all that the next one says it has to.
             if n + 1 < files.len() {
                 match read_all(&file_source(&damaged)) {
-                    Ok(read) => assert!(read == all && len + 16 >= bytes.len(), "{what}: nobody noticed"),
+                    Ok(read) => assert!(read == all && len + MARK_BYTES >= bytes.len(), "{what}: nobody noticed"),
                     Err(error) => assert!(matches!(error, Error::Corruption { .. }), "{what}: {error}"),
                 }
             }

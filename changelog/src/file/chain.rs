@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// No segment begins beyond, as no write of a database has a larger number.
 const MAX_SEQNO: SeqNo = (1 << 56) - 1;
 
+/// How the names of owners' locks begin.
+pub(super) const OWNER: &str = "OWNER-";
+
 /// What a segment's name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SegmentName {
@@ -67,29 +70,48 @@ impl std::fmt::Display for SegmentName {
     }
 }
 
-/// The segment files of a directory, and how long they are, in no order; none if the directory is missing.
-///
-/// # Errors
-/// `UnsupportedVersion` for a log file with another kind of name: another release's log is not taken for none.
-pub(super) fn list(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<Vec<(SegmentName, u64)>> {
-    let entries = match fs.read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(Error::io("listing the log", directory))?,
-    };
-    let mut segments = Vec::with_capacity(entries.len());
-    for entry in entries.iter().filter(|entry| entry.name.ends_with(".log")) {
-        let Some(name) = SegmentName::parse(&entry.name) else {
-            let reason = "no segment that this release writes has such a name".to_owned();
-            return Err(Error::UnsupportedVersion { file: directory.join(&entry.name), reason });
-        };
-        segments.push((name, entry.len));
-    }
-    Ok(segments)
+/// What is in a log's directory.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// The segment files, and how long they are, in no order.
+    pub(super) segments: Vec<(SegmentName, u64)>,
+    /// The epochs of those who own the log or did.
+    pub(super) owners: Vec<u64>,
 }
 
-/// The segments that are the log, in order.
-pub(super) fn read_chain(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<Vec<SegmentName>> {
-    Ok(chain(list(fs, directory)?.into_iter().map(|(name, _)| name)))
+impl Listing {
+    /// Of a directory that is missing nothing.
+    ///
+    /// # Errors
+    /// `Io`; `UnsupportedVersion` for a log file with another kind of name: another release's log is not taken for none.
+    pub(super) fn read(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<Self> {
+        let entries = match fs.read_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Listing::default()),
+            entries => entries.map_err(Error::io("listing the log", directory))?,
+        };
+        let mut listing = Listing::default();
+        for entry in entries {
+            if let Some(epoch) = entry.name.strip_prefix(OWNER) {
+                listing.owners.extend(epoch.parse::<u64>().ok());
+            } else if let Some(name) = SegmentName::parse(&entry.name) {
+                listing.segments.push((name, entry.len));
+            } else if entry.name.ends_with(".log") {
+                let reason = "no segment that this release writes has such a name".to_owned();
+                return Err(Error::UnsupportedVersion { file: directory.join(&entry.name), reason });
+            }
+        }
+        Ok(listing)
+    }
+
+    /// The segments that are the log, in order.
+    pub(super) fn log(&self) -> Vec<SegmentName> {
+        chain(self.segments.iter().map(|&(name, _)| name))
+    }
+
+    /// How long a segment's file is.
+    pub(super) fn file_bytes(&self, name: SegmentName) -> u64 {
+        self.segments.iter().find(|&&(other, _)| other == name).map_or(0, |&(_, bytes)| bytes)
+    }
 }
 
 /// Of all segments those that are the log, in order.
@@ -97,7 +119,7 @@ pub(super) fn read_chain(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<V
 /// Where a later owner's first segment begins, whatever earlier owners wrote ends: a segment of theirs that reaches
 /// beyond does not count. Of what is left, a segment that lies within the range of one that compaction made does not count
 /// either.
-pub(super) fn chain(names: impl Iterator<Item = SegmentName>) -> Vec<SegmentName> {
+fn chain(names: impl Iterator<Item = SegmentName>) -> Vec<SegmentName> {
     let mut names: Vec<SegmentName> = names.collect();
     // By where they begin, those of the largest range and the latest first.
     names.sort_unstable_by_key(|name| {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::chain::Listing;
 pub use super::compact::Compacted;
 use super::compact::{Compaction, remove_oldest, sealed_segments};
 use super::options::FileSinkOptions;
@@ -69,7 +70,9 @@ struct State {
 }
 
 impl LogCleaner {
-    pub(super) fn new(directory: &Path, options: &FileSinkOptions, owner: &Arc<Owner>) -> Self {
+    /// # Errors
+    /// As [`sealed_segments`].
+    pub(super) fn new(directory: &Path, options: &FileSinkOptions, owner: &Arc<Owner>) -> Result<Self> {
         let shared = Shared {
             directory: directory.to_owned(),
             options: options.clone(),
@@ -78,7 +81,14 @@ impl LogCleaner {
             state: Mutex::default(),
             woken: Condvar::new(),
         };
-        LogCleaner { shared: Arc::new(shared) }
+        let cleaner = LogCleaner { shared: Arc::new(shared) };
+        // What was sealed before.
+        let listing = Listing::read(&options.file_system, directory)?;
+        let log = listing.log();
+        let sealed = log.split_last().map_or(&[][..], |(_, sealed)| sealed);
+        let dirty = sealed.iter().filter(|name| name.last_seqno.is_none());
+        cleaner.sealed(dirty.map(|&name| listing.file_bytes(name)).sum());
+        Ok(cleaner)
     }
 
     /// What was done so far.

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use siltstone::fs::FileSystem;
 use siltstone::{Change, ChangeBatch, SeqNo};
 
-use super::chain::{SegmentName, chain, list};
+use super::chain::{Listing, SegmentName};
 use super::format::SegmentHeader;
 use super::latest::Latest;
 use super::options::FileSinkOptions;
 use super::owner::Owner;
-use super::plan::{Plan, SegmentInfo};
+use super::plan::{Plan, SegmentInfo, clean_segments};
 use super::reader::{Next, SegmentReader};
 use super::recover::remove_superseded;
 use super::segment::Rewriting;
@@ -50,17 +50,16 @@ impl Compacted {
 
 /// The sealed segments of a log, in order.
 pub(super) fn sealed_segments(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<Vec<SegmentInfo>> {
-    let files = list(fs, directory)?;
-    let log = chain(files.iter().map(|&(name, _)| name));
+    let listing = Listing::read(fs, directory)?;
     let mut segments: Vec<SegmentInfo> = Vec::new();
-    for name in log {
+    for name in listing.log() {
         let reader = SegmentReader::open(fs, directory, name)?;
         if let Some(before) = segments.last_mut().filter(|before| before.name.last_seqno.is_none()) {
             (before.last_seqno, before.sealed_ms) = (name.prev_seqno, reader.header.begun_ms);
         }
         segments.push(SegmentInfo {
             name,
-            file_bytes: files.iter().find(|(other, _)| *other == name).map_or(0, |&(_, bytes)| bytes),
+            file_bytes: listing.file_bytes(name),
             last_seqno: name.last_seqno.unwrap_or(0),
             sealed_ms: reader.end.map_or(0, |end| end.sealed_ms),
             is_clean: reader.header.is_clean,
@@ -104,7 +103,7 @@ impl Compaction<'_> {
         while share < shares && !(self.is_stopping)() {
             // What it was done for so far has new names.
             let sealed = sealed_segments(self.fs, self.directory)?;
-            let clean = sealed.iter().take_while(|segment| segment.is_clean).count();
+            let clean = clean_segments(&sealed);
             // Shares are of one segment's keys.
             let end = if shares > 1 { clean + 1 } else { plan.end }.min(sealed.len());
             let Some((latest, end, clean_seqno)) = self.note_keys(&sealed, clean..end, share, shares)? else {
@@ -112,8 +111,8 @@ impl Compaction<'_> {
                 continue;
             };
             share += 1;
-            let names = list(self.fs, self.directory)?;
-            let generation = names.iter().map(|(name, _)| name.generation).max().unwrap_or(0) + 1;
+            let listing = Listing::read(self.fs, self.directory)?;
+            let generation = listing.segments.iter().map(|(name, _)| name.generation).max().unwrap_or(0) + 1;
             let deletes_seqno = plan.deletes_seqno;
             let is_last = share == shares;
             let pass = Pass { latest, end, clean_seqno, deletes_seqno, generation, is_last };

@@ -23,8 +23,11 @@ pub(super) const RECORD_HEADER_BYTES: u64 = 16;
 /// A batch, as [`codec`](crate::codec) encodes it.
 pub(super) const KIND_BATCH: u8 = 1;
 
-/// Everything before this record is on storage. It has no payload.
+/// Everything before this record is on storage. The payload is the last number before it, `u64`.
 pub(super) const KIND_MARK: u8 = 2;
+
+/// The length of a mark, header and payload, in bytes.
+pub(super) const MARK_RECORD_BYTES: u64 = RECORD_HEADER_BYTES + 8;
 
 /// Here ends what compaction made: a [`SegmentEnd`].
 pub(super) const KIND_END: u8 = 3;

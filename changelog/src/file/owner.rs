@@ -1,9 +1,9 @@
 //! Who may write a log.
 //!
 //! Each owner has a number, its epoch, and holds the lock of `OWNER-{epoch}` for as long as it lives. `LOCK` is held while
-//! somebody becomes the owner. Who takes over from an owner that is still there first makes the file of its own epoch, and
-//! only then reads what the log holds; and an owner acknowledges nothing before it has looked for such a file, after it
-//! synced. So what was acknowledged is read, and what is not read is not acknowledged.
+//! somebody becomes the owner. Who takes over from an owner that is still there first removes that one's file, and only
+//! then reads what the log holds; and an owner acknowledges nothing before it has looked, after it synced, whether its
+//! file is still there. So what was acknowledged is read, and what is not read is not acknowledged.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::time::Duration;
 use siltstone::Clock;
 use siltstone::fs::{FileLock, FileSystem, LockKind};
 
+use super::chain::{Listing, OWNER};
 use crate::error::{Error, Result};
 
 /// Held by whoever is becoming the owner.
@@ -47,24 +48,20 @@ impl Becoming {
         Ok(Becoming { fs: fs.clone(), directory: directory.to_owned(), _lock: lock })
     }
 
-    /// The owner, with an epoch above `newest_epoch` and above those of all owners before.
+    /// The owner, with an epoch above all that `listing` knows.
     ///
     /// # Errors
     /// `Locked` if there is an owner and `take_over` is not set; `Io`.
-    pub(super) fn finish(&self, newest_epoch: u64, take_over: bool, clock: &dyn Clock) -> Result<Owner> {
-        let epochs = owner_epochs(&self.fs, &self.directory)?;
-        let newest_owner = epochs.iter().copied().max();
+    pub(super) fn finish(&self, listing: &Listing, take_over: bool, clock: &dyn Clock) -> Result<Owner> {
+        let lock = |epoch| lock(&self.fs, &self.directory, &owner_path(&self.directory, epoch), clock);
         // Held until the new owner is there, so that no reader takes the log for one without an owner.
-        let before = match newest_owner {
-            Some(epoch) if !take_over => {
-                Some(lock(&self.fs, &self.directory, &owner_path(&self.directory, epoch), clock)?)
-            }
-            _ => None,
-        };
-        let epoch = newest_owner.unwrap_or(0).max(newest_epoch) + 1;
-        let own = lock(&self.fs, &self.directory, &owner_path(&self.directory, epoch), clock)?;
+        let before =
+            if take_over { Vec::new() } else { listing.owners.iter().copied().map(lock).collect::<Result<_>>()? };
+        let known = listing.segments.iter().map(|(name, _)| name.epoch).chain(listing.owners.iter().copied());
+        let epoch = known.max().unwrap_or(0) + 1;
+        let own = lock(epoch)?;
         drop(before);
-        for old in epochs {
+        for &old in &listing.owners {
             let path = owner_path(&self.directory, old);
             self.fs.remove_file(&path).map_err(Error::io("removing an earlier owner's lock", &path))?;
         }
@@ -76,53 +73,43 @@ impl Owner {
     /// # Errors
     /// `Fenced` once there is a later owner; `Io`.
     pub(super) fn check(&self) -> Result<()> {
-        let epochs = owner_epochs(&self.fs, &self.directory)?;
-        if epochs.iter().any(|&epoch| epoch > self.epoch) {
-            return Err(Error::Fenced { log: self.directory.display().to_string() });
+        let path = owner_path(&self.directory, self.epoch);
+        match self.fs.open(&path) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Error::Fenced { log: self.directory.display().to_string() })
+            }
+            Err(error) => Err(Error::io("looking whether the log is still ours", &path)(error)),
         }
-        Ok(())
     }
 }
 
-/// Whether somebody owns the log now.
-pub(super) fn has_owner(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<bool> {
-    let Some(epoch) = owner_epochs(fs, directory)?.into_iter().max() else { return Ok(false) };
-    let path = owner_path(directory, epoch);
-    match fs.lock(&path, LockKind::Shared) {
-        Ok(_) => Ok(false),
-        Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock => Ok(true),
-            // Removed since: by a later owner.
-            io::ErrorKind::NotFound => Ok(true),
-            _ => Err(Error::io("looking for the log's owner", &path)(error)),
-        },
+/// Whether one of `owners` lives.
+pub(super) fn is_owned(fs: &Arc<dyn FileSystem>, directory: &Path, owners: &[u64]) -> Result<bool> {
+    for &epoch in owners {
+        let path = owner_path(directory, epoch);
+        match fs.lock(&path, LockKind::Shared) {
+            Ok(_) => {}
+            // Held; or removed since, by a later owner.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotFound) => {
+                return Ok(true);
+            }
+            Err(error) => return Err(Error::io("looking for the log's owner", &path)(error)),
+        }
     }
+    Ok(false)
 }
 
 fn owner_path(directory: &Path, epoch: u64) -> PathBuf {
-    directory.join(format!("OWNER-{epoch:010}"))
-}
-
-fn owner_epochs(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<Vec<u64>> {
-    let entries = match fs.read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(Error::io("listing the log", directory))?,
-    };
-    Ok(entries.iter().filter_map(|entry| entry.name.strip_prefix("OWNER-")?.parse().ok()).collect())
+    directory.join(format!("{OWNER}{epoch:010}"))
 }
 
 fn lock(fs: &Arc<dyn FileSystem>, directory: &Path, path: &Path, clock: &dyn Clock) -> Result<Box<dyn FileLock>> {
-    let mut tries = 1;
-    loop {
+    for _ in 0..TRIES {
         match fs.lock(path, LockKind::Exclusive) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries < TRIES => {
-                tries += 1;
-                clock.sleep(TRY_AGAIN);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(Error::Locked { directory: directory.to_owned() });
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => clock.sleep(TRY_AGAIN),
             lock => return lock.map_err(Error::io("locking the log", path)),
         }
     }
+    Err(Error::Locked { directory: directory.to_owned() })
 }

@@ -33,10 +33,15 @@ pub(super) struct Plan {
 pub(super) fn plan(sealed: &[SegmentInfo], options: &FileSinkOptions, now_ms: u64) -> Option<Plan> {
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let older = |age| sealed.iter().take_while(move |segment| segment.sealed_ms.saturating_add(age) <= now_ms);
-    let clean = sealed.iter().take_while(|segment| segment.is_clean).count();
+    let clean = clean_segments(sealed);
     let end = older(millis(options.min_compaction_lag)).count();
     let deletes_seqno = older(millis(options.delete_retention)).last().map_or(0, |segment| segment.last_seqno);
     (end > clean).then_some(Plan { clean, end, deletes_seqno })
+}
+
+/// How many segments from the first on are clean.
+pub(super) fn clean_segments(sealed: &[SegmentInfo]) -> usize {
+    sealed.iter().take_while(|segment| segment.is_clean).count()
 }
 
 /// Whether so much is not compacted that it is time to.

@@ -8,8 +8,8 @@ use siltstone::{ChangeBatch, SeqNo};
 
 use super::chain::SegmentName;
 use super::format::{
-    END_BYTES, KIND_BATCH, KIND_END, KIND_MARK, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentEnd,
-    SegmentHeader,
+    END_BYTES, KIND_BATCH, KIND_END, KIND_MARK, MARK_RECORD_BYTES, RECORD_HEADER_BYTES, RecordHeader,
+    SEGMENT_HEADER_BYTES, SegmentEnd, SegmentHeader,
 };
 use crate::codec::{self, DecodeError};
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ pub(super) struct SegmentReader {
 #[derive(Debug)]
 enum Found {
     Batch(ChangeBatch, u64),
-    Mark(u64),
+    Mark(SeqNo),
     /// The file ends here.
     End,
     /// No record.
@@ -114,8 +114,8 @@ impl SegmentReader {
         loop {
             self.refresh()?;
             let found = match self.record()? {
-                // Proof that the place was synced may also be proof that a writer finished it just now: look again.
                 Found::Unreadable(reason) if self.end.is_some() => return Err(self.damaged(reason)),
+                // Proof that the place was synced may also be proof that a writer finished it just now: look again.
                 Found::Unreadable(_) if self.has_mark_behind()? => {
                     self.chunk.clear();
                     match self.record()? {
@@ -135,7 +135,10 @@ impl SegmentReader {
                     self.batches += 1;
                     return Ok(Next::Batch(batch));
                 }
-                Found::Mark(record_bytes) => self.offset += record_bytes,
+                Found::Mark(last_seqno) if last_seqno == self.last_seqno => self.offset += MARK_RECORD_BYTES,
+                Found::Mark(last_seqno) => {
+                    return Err(self.damaged(format!("number {last_seqno} is said to be the last one before it")));
+                }
                 Found::End => {
                     self.check_end()?;
                     return Ok(Next::End);
@@ -151,6 +154,20 @@ impl SegmentReader {
             return Ok(Next::End);
         }
         self.next()
+    }
+
+    /// The last number in the segment, if its file ends with what tells: a mark, or the end of what compaction made.
+    pub(super) fn newest_seqno(&mut self) -> Result<Option<SeqNo>> {
+        if let Some(end) = self.end {
+            return Ok(Some(end.last_seqno));
+        }
+        self.update_length()?;
+        let Some(offset) = self.file_bytes.checked_sub(MARK_RECORD_BYTES) else { return Ok(None) };
+        let header = self.header_at(offset)?.filter(|header| header.kind == KIND_MARK);
+        let Some(header) = header else { return Ok(None) };
+        let payload = self.bytes(offset + RECORD_HEADER_BYTES, u64::from(header.payload_bytes))?;
+        let payload = payload.filter(|payload| header.matches(payload));
+        Ok(payload.and_then(|payload| payload.try_into().ok()).map(u64::from_le_bytes))
     }
 
     /// Looks for the next mark behind whole records, beginning with the next one.
@@ -215,7 +232,12 @@ impl SegmentReader {
             return Ok(Found::Unreadable("the payload's checksum does not fit"));
         }
         match header.kind {
-            KIND_MARK => return Ok(Found::Mark(header.record_bytes())),
+            KIND_MARK => {
+                let Ok(last_seqno) = payload.try_into().map(u64::from_le_bytes) else {
+                    return Err(self.damaged("a mark of another length"));
+                };
+                return Ok(Found::Mark(last_seqno));
+            }
             // Opening has looked at it, and it is the last thing in the file.
             KIND_END if is_end => return Ok(Found::End),
             KIND_BATCH => {}

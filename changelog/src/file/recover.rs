@@ -7,7 +7,7 @@ use std::sync::Arc;
 use siltstone::SeqNo;
 use siltstone::fs::{FileSystem, WritableFile};
 
-use super::chain::{SegmentName, chain, list};
+use super::chain::{Listing, SegmentName};
 use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::reader::{Next, SegmentReader};
 use super::segment::{create, remove_unfinished};
@@ -19,13 +19,6 @@ pub(super) struct Tail {
     pub(super) file: Box<dyn WritableFile>,
     pub(super) file_bytes: u64,
     pub(super) last_seqno: SeqNo,
-    /// How long the segments before it are that were not compacted yet.
-    pub(super) dirty_bytes: u64,
-}
-
-/// The largest epoch among the log's files.
-pub(super) fn newest_epoch(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<u64> {
-    Ok(list(fs, directory)?.iter().map(|(name, _)| name.epoch).max().unwrap_or(0))
 }
 
 /// Puts the last segment, up to the end of its whole records, into a new file of the owner of `epoch`; what is torn is not
@@ -37,15 +30,11 @@ pub(super) fn newest_epoch(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result
 /// `Corruption` for damage that is not a torn tail, `UnsupportedVersion`, `Io`.
 pub(super) fn recover(fs: &Arc<dyn FileSystem>, directory: &Path, epoch: u64, now_ms: u64) -> Result<Tail> {
     remove_unfinished(fs, directory)?;
-    let segments = list(fs, directory)?;
-    let log = chain(segments.iter().map(|&(name, _)| name));
-    let mut tail = match log.last() {
+    let tail = match Listing::read(fs, directory)?.log().last() {
         None => fresh(fs, directory, 0, new_log_id(now_ms), epoch, now_ms)?,
         Some(&last) => take(fs, directory, last, epoch, now_ms)?,
     };
     remove_superseded(fs, directory)?;
-    let is_dirty = |name: &SegmentName| name.last_seqno.is_none() && log.contains(name) && Some(name) != log.last();
-    tail.dirty_bytes = segments.iter().filter(|(name, _)| is_dirty(name)).map(|(_, bytes)| bytes).sum();
     Ok(tail)
 }
 
@@ -59,7 +48,7 @@ fn take(fs: &Arc<dyn FileSystem>, directory: &Path, last: SegmentName, epoch: u6
     let (last_seqno, file_bytes) = (reader.last_seqno, reader.offset());
     let header = SegmentHeader { epoch, ..reader.header };
     let file = create(fs, directory, &header, Some((reader.file(), file_bytes)))?;
-    Ok(Tail { header, file, file_bytes, last_seqno, dirty_bytes: 0 })
+    Ok(Tail { header, file, file_bytes, last_seqno })
 }
 
 /// A segment without records behind `prev_seqno`.
@@ -83,14 +72,14 @@ pub(super) fn fresh(
         is_whole: false,
     };
     let file = create(fs, directory, &header, None)?;
-    Ok(Tail { header, file, file_bytes: SEGMENT_HEADER_BYTES, last_seqno: prev_seqno, dirty_bytes: 0 })
+    Ok(Tail { header, file, file_bytes: SEGMENT_HEADER_BYTES, last_seqno: prev_seqno })
 }
 
 /// Removes the segments that are not the log any more.
 pub(super) fn remove_superseded(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<()> {
-    let segments = list(fs, directory)?;
-    let log = chain(segments.iter().map(|&(name, _)| name));
-    for (name, _) in segments.iter().filter(|(name, _)| !log.contains(name)) {
+    let listing = Listing::read(fs, directory)?;
+    let log = listing.log();
+    for (name, _) in listing.segments.iter().filter(|(name, _)| !log.contains(name)) {
         let path = name.path(directory);
         fs.remove_file(&path).map_err(Error::io("removing a segment", &path))?;
     }

@@ -28,7 +28,7 @@ pub(super) struct Unfinished {
 }
 
 impl Unfinished {
-    /// Begins a file that is called `purpose` until it is finished; room is left for the header.
+    /// Begins a file that is called `purpose` until it is finished. It begins with its header.
     pub(super) fn begin(fs: &Arc<dyn FileSystem>, directory: &Path, purpose: &str) -> Result<Self> {
         let path = directory.join(format!("{purpose}{UNFINISHED}"));
         let file = fs.create(&path).map_err(Error::io("creating a segment", &path))?;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use siltstone::fs::WritableFile;
 use siltstone::{ChangeBatch, SeqNo};
 
-use super::chain::SegmentName;
+use super::chain::{Listing, SegmentName};
 use super::cleaner::LogCleaner;
-use super::format::{KIND_BATCH, KIND_MARK, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, append_record};
+use super::format::{KIND_BATCH, KIND_MARK, MARK_RECORD_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, append_record};
 use super::options::FileSinkOptions;
 use super::owner::{Becoming, Owner};
-use super::recover::{Tail, fresh, newest_epoch, recover};
+use super::recover::{Tail, fresh, recover};
 use super::segment::BUFFER_BYTES;
 use super::source::position;
 use crate::codec;
@@ -94,13 +94,12 @@ impl FileSink {
         let fs = options.file_system.clone();
         fs.create_dir_all(&directory).map_err(Error::io("creating the log's directory", &directory))?;
         let becoming = Becoming::begin(&fs, &directory, &*options.clock)?;
-        let newest = newest_epoch(&fs, &directory)?;
-        let owner = Arc::new(becoming.finish(newest, options.take_over, &*options.clock)?);
+        let listing = Listing::read(&fs, &directory)?;
+        let owner = Arc::new(becoming.finish(&listing, options.take_over, &*options.clock)?);
         let tail = recover(&fs, &directory, owner.epoch, options.now_ms())?;
         drop(becoming);
-        let Tail { header, file, file_bytes, last_seqno, dirty_bytes } = tail;
-        let cleaner = LogCleaner::new(&directory, &options, &owner);
-        cleaner.sealed(dirty_bytes);
+        let Tail { header, file, file_bytes, last_seqno } = tail;
+        let cleaner = LogCleaner::new(&directory, &options, &owner)?;
         let mut sink = FileSink {
             path: segment_path(&directory, &header),
             directory,
@@ -203,12 +202,15 @@ impl FileSink {
             self.cut_tail()?;
         }
         // The mark itself need not be on storage: it protects against damage, and goes with the next sync.
-        let mut mark = Vec::with_capacity(RECORD_HEADER_BYTES as usize);
-        append_record(&mut mark, KIND_MARK, self.header.place(), self.written_bytes, |_| Ok(()))?;
+        let mut mark = Vec::with_capacity(MARK_RECORD_BYTES as usize);
+        append_record(&mut mark, KIND_MARK, self.header.place(), self.written_bytes, |out| {
+            out.extend_from_slice(&self.last_seqno.to_le_bytes());
+            Ok(())
+        })?;
         self.tail_unknown = true;
         self.file.append(&mark).map_err(Error::io("appending to the log", &self.path))?;
         (self.tail_unknown, self.marked) = (false, true);
-        self.written_bytes += RECORD_HEADER_BYTES;
+        self.written_bytes += MARK_RECORD_BYTES;
         Ok(())
     }
 
@@ -227,7 +229,6 @@ impl FileSink {
         self.sync()?;
         // The last mark as well: a sealed segment is whole.
         self.sync_file()?;
-        self.check_owner()?;
         let (fs, log_id, now_ms) = (&self.options.file_system, self.header.log_id, self.options.now_ms());
         let next = fresh(fs, &self.directory, self.last_seqno, log_id, self.owner.epoch, now_ms)?;
         self.path = segment_path(&self.directory, &next.header);

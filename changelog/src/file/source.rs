@@ -7,9 +7,9 @@ use std::sync::Arc;
 use siltstone::fs::{FileSystem, OsFileSystem};
 use siltstone::{ChangeBatch, SeqNo};
 
-use super::chain::{SegmentName, read_chain};
+use super::chain::{Listing, SegmentName};
 use super::format::SegmentHeader;
-use super::owner::has_owner;
+use super::owner::is_owned;
 use super::reader::{Next, SegmentReader};
 use crate::error::{Error, Result};
 use crate::position::Position;
@@ -67,14 +67,17 @@ impl FileSource {
     /// Opens the first or the last segment.
     fn edge(&self, pick: fn(&[SegmentName]) -> Option<&SegmentName>) -> Result<Option<SegmentReader>> {
         retry_missing(|| {
-            let log = read_chain(&self.fs, &self.directory)?;
+            let log = Listing::read(&self.fs, &self.directory)?.log();
             pick(&log).map(|&name| SegmentReader::open(&self.fs, &self.directory, name)).transpose()
         })
     }
 
     /// The log's number and the last number it holds; none if there is no log.
     fn newest(&self) -> Result<Option<(u64, SeqNo)>> {
-        let Some(last) = self.edge(<[SegmentName]>::last)? else { return Ok(None) };
+        let Some(mut last) = self.edge(<[SegmentName]>::last)? else { return Ok(None) };
+        if let Some(newest) = last.newest_seqno()? {
+            return Ok(Some((last.header.log_id, newest)));
+        }
         let mut reading = self.reading(last.header.prev_seqno);
         // Nothing is made of what is read.
         reading.deletes_seqno = SeqNo::MAX;
@@ -152,7 +155,9 @@ impl FileSource {
     fn largest(&self, of: fn(&SegmentHeader) -> SeqNo) -> Result<SeqNo> {
         retry_missing(|| {
             let mut largest = 0;
-            for name in read_chain(&self.fs, &self.directory)?.into_iter().filter(|name| name.last_seqno.is_some()) {
+            for name in
+                Listing::read(&self.fs, &self.directory)?.log().into_iter().filter(|name| name.last_seqno.is_some())
+            {
                 largest = largest.max(of(&SegmentReader::open(&self.fs, &self.directory, name)?.header));
             }
             Ok(largest)
@@ -255,7 +260,7 @@ impl Reading {
     fn enter(&mut self) -> Result<bool> {
         let mut oldest_seqno = None;
         let found = retry_missing(|| {
-            let log = read_chain(&self.fs, &self.directory)?;
+            let log = Listing::read(&self.fs, &self.directory)?.log();
             oldest_seqno = log.first().map(|first| first.prev_seqno);
             let Some(at) = log.iter().rposition(|name| name.prev_seqno <= self.after_seqno) else { return Ok(None) };
             let reader = SegmentReader::open(&self.fs, &self.directory, log[at])?;
@@ -287,9 +292,8 @@ impl Reading {
     /// At the end of what could be read of the segment: whether there is more to look at, here or in another one.
     fn go_on(&mut self, is_torn: bool) -> Result<bool> {
         let Some(segment) = &mut self.segment else { return Ok(false) };
-        // The owner before the segments: one that is gone has begun none since.
-        let is_owned = has_owner(&self.fs, &self.directory)?;
-        let log = read_chain(&self.fs, &self.directory)?;
+        let listing = Listing::read(&self.fs, &self.directory)?;
+        let log = listing.log();
         let Some(at) = log.iter().position(|name| *name == segment.reader.name) else {
             // Compacted, or a new owner's by now: what replaced it holds what was read, and what follows.
             self.after_seqno = self.after_seqno.max(segment.reader.last_seqno);
@@ -316,7 +320,8 @@ impl Reading {
                 segment.state = SegmentState::Sealed;
                 Ok(true)
             }
-            (SegmentState::Written, None) if !is_owned => {
+            // Whoever owned it may have begun another one since the look: this is asked again at the end of what is whole.
+            (SegmentState::Written, None) if !is_owned(&self.fs, &self.directory, &listing.owners)? => {
                 segment.state = SegmentState::Abandoned;
                 Ok(true)
             }
