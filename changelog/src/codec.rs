@@ -6,6 +6,7 @@
 //! a put (1), and nothing for the drop of a keyspace (16). All numbers but the kind are LEB128. Other kinds are left
 //! for later releases.
 
+use siltstone::bytes::Bytes;
 use siltstone::{Change, ChangeBatch, KeyspaceName, Slice};
 
 use crate::error::{Error, Result};
@@ -46,7 +47,17 @@ pub enum DecodeError {
 /// ```
 pub fn encode(batch: &ChangeBatch, out: &mut Vec<u8>) -> Result<()> {
     let start = out.len();
-    let names = names(batch);
+    let (one, several);
+    let names: &[&KeyspaceName] = match batch.changes() {
+        [only] => {
+            one = [only.keyspace()];
+            &one
+        }
+        changes => {
+            several = names(changes);
+            &several
+        }
+    };
     write_number(out, batch.first_seqno());
     write_number(out, names.len() as u64);
     names.iter().for_each(|name| write_bytes(out, name.as_bytes()));
@@ -82,29 +93,59 @@ pub fn encode(batch: &ChangeBatch, out: &mut Vec<u8>) -> Result<()> {
 /// # Errors
 /// See [`DecodeError`]; never a panic, whatever the bytes.
 pub fn decode(bytes: &[u8]) -> Result<ChangeBatch, DecodeError> {
-    let mut input = Input(bytes);
-    let first_seqno = input.number()?;
-    let name_count = input.number()?;
-    let mut names: Vec<KeyspaceName> = Vec::new();
-    for _ in 0..name_count {
-        names.push(input.name()?);
+    Decoder::default().decode(&Bytes::new(), bytes)
+}
+
+/// Decodes many batches, with little that is allocated for each.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    /// Of the batch before. Mostly they are those of the next one too.
+    names: Vec<KeyspaceName>,
+}
+
+impl Decoder {
+    /// As [`decode`]. Keys and values that are not short share the memory of `owner`, if `bytes` lie in there.
+    pub(crate) fn decode(&mut self, owner: &Bytes, bytes: &[u8]) -> Result<ChangeBatch, DecodeError> {
+        let mut input = Input(bytes);
+        let first_seqno = input.number()?;
+        self.read_names(&mut input)?;
+        let change_count = input.number()?;
+        let batch = if change_count == 1 {
+            ChangeBatch::single(first_seqno, input.change(&self.names, owner)?)
+        } else {
+            let most = input.0.len() / MIN_CHANGE_BYTES;
+            let mut changes = Vec::with_capacity(usize::try_from(change_count).unwrap_or(usize::MAX).min(most));
+            for _ in 0..change_count {
+                changes.push(input.change(&self.names, owner)?);
+            }
+            ChangeBatch::new(first_seqno, changes)
+        };
+        if !input.0.is_empty() {
+            return Err(DecodeError::Malformed("bytes behind the last change"));
+        }
+        batch.map_err(|_| DecodeError::Malformed("impossible sequence numbers"))
     }
-    let change_count = input.number()?;
-    let capacity = usize::try_from(change_count).unwrap_or(usize::MAX).min(input.0.len() / MIN_CHANGE_BYTES);
-    let mut changes = Vec::with_capacity(capacity);
-    for _ in 0..change_count {
-        changes.push(input.change(&names)?);
+
+    fn read_names(&mut self, input: &mut Input<'_>) -> Result<(), DecodeError> {
+        let mut count = 0;
+        for _ in 0..input.number()? {
+            let name = input.bytes()?;
+            if self.names.get(count).is_none_or(|known| known.as_bytes() != name) {
+                let name = std::str::from_utf8(name).map_err(|_| DecodeError::Malformed("a name is not UTF-8"))?;
+                self.names.truncate(count);
+                self.names.push(name.into());
+            }
+            count += 1;
+        }
+        self.names.truncate(count);
+        Ok(())
     }
-    if !input.0.is_empty() {
-        return Err(DecodeError::Malformed("bytes behind the last change"));
-    }
-    ChangeBatch::new(first_seqno, changes).map_err(|_| DecodeError::Malformed("impossible sequence numbers"))
 }
 
 /// The distinct keyspaces of a batch, in order of appearance: few, so a list does.
-fn names(batch: &ChangeBatch) -> Vec<&KeyspaceName> {
+fn names(changes: &[Change]) -> Vec<&KeyspaceName> {
     let mut names: Vec<&KeyspaceName> = Vec::new();
-    for change in batch.changes() {
+    for change in changes {
         let name = change.keyspace();
         if names.last() != Some(&name) && !names.contains(&name) {
             names.push(name);
@@ -163,16 +204,11 @@ impl<'a> Input<'a> {
         Ok(bytes)
     }
 
-    pub(crate) fn name(&mut self) -> Result<KeyspaceName, DecodeError> {
-        let name = std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::Malformed("a name is not UTF-8"))?;
-        Ok(name.into())
+    fn slice(&mut self, owner: &Bytes) -> Result<Slice, DecodeError> {
+        self.bytes().map(|bytes| Slice::share(owner, bytes))
     }
 
-    fn slice(&mut self) -> Result<Slice, DecodeError> {
-        self.bytes().map(Slice::copy_from_slice)
-    }
-
-    fn change(&mut self, names: &[KeyspaceName]) -> Result<Change, DecodeError> {
+    fn change(&mut self, names: &[KeyspaceName], owner: &Bytes) -> Result<Change, DecodeError> {
         let kind = self.byte()?;
         // Before the rest of it: only the kinds known here are known to begin with a name.
         if !matches!(kind, KIND_PUT | KIND_DELETE | KIND_DROP_KEYSPACE) {
@@ -181,8 +217,8 @@ impl<'a> Input<'a> {
         let index = usize::try_from(self.number()?).unwrap_or(usize::MAX);
         let keyspace = names.get(index).ok_or(DecodeError::Malformed("a keyspace without a name"))?.clone();
         Ok(match kind {
-            KIND_PUT => Change::Put { keyspace, key: self.slice()?, value: self.slice()? },
-            KIND_DELETE => Change::Delete { keyspace, key: self.slice()? },
+            KIND_PUT => Change::Put { keyspace, key: self.slice(owner)?, value: self.slice(owner)? },
+            KIND_DELETE => Change::Delete { keyspace, key: self.slice(owner)? },
             _ => Change::DropKeyspace { keyspace },
         })
     }
@@ -208,6 +244,23 @@ mod tests {
         let mut bytes = vec![1, 2, 3];
         encode(&batch(), &mut bytes).unwrap();
         assert_eq!(decode(&bytes[3..]).unwrap(), batch());
+    }
+
+    #[test]
+    fn a_decoder_shares_what_it_is_given_and_knows_names_anew() {
+        let mut encoded = Vec::new();
+        encode(&batch(), &mut encoded).unwrap();
+        let first_bytes = encoded.len();
+        let other = Change::DropKeyspace { keyspace: "größe".into() };
+        let other = ChangeBatch::single(400, other).unwrap();
+        encode(&other, &mut encoded).unwrap();
+        let (owner, mut decoder) = (Bytes::from(encoded), Decoder::default());
+        let first = decoder.decode(&owner, &owner[..first_bytes]).unwrap();
+        assert_eq!(first, batch());
+        let Change::Put { value, .. } = &first.changes()[1] else { panic!("{first:?}") };
+        assert!(owner.as_ptr_range().contains(&value.as_ptr()), "a value of 200 bytes is not copied");
+        assert_eq!(decoder.decode(&owner, &owner[first_bytes..]).unwrap(), other);
+        assert_eq!(decoder.decode(&owner, &owner[..first_bytes]).unwrap(), batch());
     }
 
     #[test]

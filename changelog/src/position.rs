@@ -1,7 +1,8 @@
 //! [`Position`]: a place in a sink's log.
 
 use std::fmt;
-use std::sync::Arc;
+
+use siltstone::Slice;
 
 use crate::error::{Error, Result};
 
@@ -21,7 +22,7 @@ pub const MAX_POSITION_BYTES: usize = 4096;
 /// # Ok::<(), siltstone_changelog::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Position(Arc<str>);
+pub struct Position(Slice);
 
 impl Position {
     /// The position that these bytes stand for.
@@ -31,49 +32,54 @@ impl Position {
     pub fn from_bytes(bytes: impl AsRef<[u8]>) -> Result<Self> {
         let bytes = bytes.as_ref();
         let printable = bytes.iter().all(|byte| (b' '..=b'~').contains(byte));
-        match std::str::from_utf8(bytes) {
-            Ok(text) if printable && (1..=MAX_POSITION_BYTES).contains(&bytes.len()) => Ok(Position(text.into())),
-            _ => Err(Error::InvalidArgument(format!(
-                "a position has 1 to {MAX_POSITION_BYTES} printable ASCII characters, unlike these {} bytes: {:.64}",
-                bytes.len(),
-                bytes.escape_ascii().to_string()
-            ))),
+        if printable && (1..=MAX_POSITION_BYTES).contains(&bytes.len()) {
+            return Ok(Position(bytes.into()));
         }
+        Err(Error::InvalidArgument(format!(
+            "a position has 1 to {MAX_POSITION_BYTES} printable ASCII characters, unlike these {} bytes: {:.64}",
+            bytes.len(),
+            bytes.escape_ascii().to_string()
+        )))
     }
 
     /// The position as bytes, to be stored.
     pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+        &self.0
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
     /// A position of printable ASCII characters, as the sinks of this crate make them.
-    pub(crate) fn from_text(text: String) -> Self {
-        Position(text.into())
+    pub(crate) fn from_text(text: impl AsRef<[u8]>) -> Self {
+        Position(text.as_ref().into())
     }
 
     /// A position that is a single number, as the sinks of this crate make them.
     pub(crate) fn from_number(number: u64) -> Self {
-        Position(number.to_string().into())
+        Position(number.to_string().as_bytes().into())
     }
 
     /// The number that [`from_number`](Self::from_number) was given.
     pub(crate) fn to_number(&self) -> Result<u64> {
-        let canonical = |number: &u64| number.to_string() == *self.0;
-        self.0.parse().ok().filter(canonical).ok_or_else(|| {
-            Error::InvalidArgument(format!("{:.64} is not a position of this log, which are numbers", &*self.0))
+        let text = self.as_str();
+        let canonical = |number: &u64| number.to_string() == text;
+        text.parse().ok().filter(canonical).ok_or_else(|| {
+            Error::InvalidArgument(format!("{text:.64} is not a position of this log, which are numbers"))
         })
     }
 }
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(self.as_str())
     }
 }
 
 impl fmt::Debug for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Position({})", self.0)
+        write!(f, "Position({})", self.as_str())
     }
 }
 
@@ -93,7 +99,7 @@ mod tests {
     fn numbers_round_trip_and_others_are_refused() {
         assert_eq!(Position::from_number(u64::MAX).to_number().unwrap(), u64::MAX);
         for bad in ["", "+1", "01", "1 ", "x", "18446744073709551616"] {
-            assert!(Position(bad.into()).to_number().is_err(), "{bad}");
+            assert!(Position(bad.as_bytes().into()).to_number().is_err(), "{bad}");
         }
     }
 }

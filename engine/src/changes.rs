@@ -66,7 +66,24 @@ impl Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeBatch {
     first_seqno: SeqNo,
-    changes: Arc<[Change]>,
+    changes: Held,
+}
+
+/// Changes of one batch. Most batches of a log have a single one, which is held in place: nothing is allocated for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Held {
+    One(Change),
+    /// None or several.
+    Some(Arc<[Change]>),
+}
+
+impl Held {
+    fn as_slice(&self) -> &[Change] {
+        match self {
+            Held::One(change) => std::slice::from_ref(change),
+            Held::Some(changes) => changes,
+        }
+    }
 }
 
 impl ChangeBatch {
@@ -82,14 +99,40 @@ impl ChangeBatch {
     /// assert_eq!((batch.first_seqno(), batch.last_seqno()), (7, 8));
     /// # Ok::<(), siltstone::Error>(())
     /// ```
-    pub fn new(first_seqno: SeqNo, changes: Vec<Change>) -> Result<Self> {
-        let last = first_seqno.checked_add(changes.len() as u64);
-        if changes.is_empty() || first_seqno == 0 || last.is_none_or(|last| last > crate::key::MAX_SEQNO) {
-            let reason =
-                format!("a batch has changes and numbers from 1 on, not {} from {first_seqno} on", changes.len());
+    pub fn new(first_seqno: SeqNo, mut changes: Vec<Change>) -> Result<Self> {
+        let changes = match changes.pop() {
+            Some(only) if changes.is_empty() => Held::One(only),
+            last => {
+                changes.extend(last);
+                Held::Some(changes.into())
+            }
+        };
+        ChangeBatch::checked(first_seqno, changes)
+    }
+
+    /// A batch of a single change, with number `seqno`.
+    ///
+    /// # Errors
+    /// As [`new`](ChangeBatch::new).
+    ///
+    /// ```
+    /// use siltstone::{Change, ChangeBatch};
+    /// let change = Change::Delete { keyspace: "words".into(), key: "silt".into() };
+    /// assert_eq!(ChangeBatch::single(7, change.clone())?, ChangeBatch::new(7, vec![change])?);
+    /// # Ok::<(), siltstone::Error>(())
+    /// ```
+    pub fn single(seqno: SeqNo, change: Change) -> Result<Self> {
+        ChangeBatch::checked(seqno, Held::One(change))
+    }
+
+    fn checked(first_seqno: SeqNo, changes: Held) -> Result<Self> {
+        let count = changes.as_slice().len();
+        let last = first_seqno.checked_add(count as u64);
+        if count == 0 || first_seqno == 0 || last.is_none_or(|last| last > crate::key::MAX_SEQNO) {
+            let reason = format!("a batch has changes and numbers from 1 on, not {count} from {first_seqno} on");
             return Err(Error::InvalidArgument(reason));
         }
-        Ok(ChangeBatch { first_seqno, changes: changes.into() })
+        Ok(ChangeBatch { first_seqno, changes })
     }
 
     /// The sequence number of the first change.
@@ -99,12 +142,12 @@ impl ChangeBatch {
 
     /// The sequence number of the last change.
     pub fn last_seqno(&self) -> SeqNo {
-        self.first_seqno + self.changes.len() as u64 - 1
+        self.first_seqno + self.changes().len() as u64 - 1
     }
 
     /// The changes, in the order in which they apply.
     pub fn changes(&self) -> &[Change] {
-        &self.changes
+        self.changes.as_slice()
     }
 
     /// Bytes of keys and values.
@@ -114,7 +157,7 @@ impl ChangeBatch {
             Change::Delete { key, .. } => key.len(),
             Change::DropKeyspace { .. } => 0,
         };
-        self.changes.iter().map(bytes).sum::<usize>() as u64
+        self.changes().iter().map(bytes).sum::<usize>() as u64
     }
 }
 
@@ -128,6 +171,8 @@ pub struct Changes {
     db: Arc<DbHandle>,
     tail: Tail,
     names: HashMap<KeyspaceId, KeyspaceName>,
+    /// That of the change before: they come in runs.
+    last_name: Option<(KeyspaceId, KeyspaceName)>,
 }
 
 impl Changes {
@@ -141,7 +186,7 @@ impl Changes {
             let reason = format!("changes are read from 1 to {} (the next number), not from {from}", last + 1);
             return Err(Error::InvalidArgument(reason));
         }
-        Ok(Changes { tail: wal.tail(from)?, db: db.clone(), names: HashMap::new() })
+        Ok(Changes { tail: wal.tail(from)?, db: db.clone(), names: HashMap::new(), last_name: None })
     }
 
     /// Waits until there is something to read, at most `timeout`; whether there is.
@@ -174,32 +219,51 @@ impl Changes {
 
     fn decode(&mut self, record: TailRecord) -> Result<ChangeBatch> {
         let damaged = |reason: &str| Error::corruption(Path::new("log"), record.first_seqno, reason);
-        let mut changes = Vec::with_capacity(record.count as usize);
-        for op in Ops::new(&record.payload) {
-            let change = match op.map_err(damaged)? {
-                Op::Put { keyspace, key, value } => Change::Put {
-                    keyspace: self.name(keyspace),
-                    key: shared(&record.payload, key),
-                    value: shared(&record.payload, value),
-                },
-                Op::Delete { keyspace, key } => {
-                    Change::Delete { keyspace: self.name(keyspace), key: shared(&record.payload, key) }
-                }
-                Op::DropKeyspace { keyspace } => Change::DropKeyspace { keyspace: self.name(keyspace) },
-                Op::Metadata { .. } => continue,
-            };
-            changes.push(change);
-        }
-        ChangeBatch::new(record.first_seqno, changes).map_err(|error| damaged(&error.to_string()))
+        let payload = &record.payload;
+        let mut changes = Ops::new(payload).filter_map(|op| match op {
+            Ok(op) => self.change(payload, op).map(Ok),
+            Err(reason) => Some(Err(damaged(reason))),
+        });
+        let batch = match (changes.next().transpose()?, record.count) {
+            (Some(only), 1) => {
+                // What follows can only be metadata: looked through for damage.
+                changes.try_for_each(|change| change.map(drop))?;
+                ChangeBatch::single(record.first_seqno, only)
+            }
+            (first, _) => {
+                let all = first.into_iter().map(Ok).chain(changes).collect::<Result<_>>()?;
+                ChangeBatch::new(record.first_seqno, all)
+            }
+        };
+        batch.map_err(|error| damaged(&error.to_string()))
+    }
+
+    /// What an operation of a record changed; none of metadata.
+    fn change(&mut self, payload: &Bytes, op: Op<'_>) -> Option<Change> {
+        Some(match op {
+            Op::Put { keyspace, key, value } => Change::Put {
+                keyspace: self.name(keyspace),
+                key: Slice::share(payload, key),
+                value: Slice::share(payload, value),
+            },
+            Op::Delete { keyspace, key } => {
+                Change::Delete { keyspace: self.name(keyspace), key: Slice::share(payload, key) }
+            }
+            Op::DropKeyspace { keyspace } => Change::DropKeyspace { keyspace: self.name(keyspace) },
+            Op::Metadata { .. } => return None,
+        })
     }
 
     fn name(&mut self, id: KeyspaceId) -> KeyspaceName {
-        self.names.entry(id).or_insert_with(|| self.db.store.name_of(id)).clone()
+        if let Some((last, name)) = &self.last_name
+            && *last == id
+        {
+            return name.clone();
+        }
+        let name = self.names.entry(id).or_insert_with(|| self.db.store.name_of(id)).clone();
+        self.last_name = Some((id, name.clone()));
+        name
     }
-}
-
-fn shared(payload: &Bytes, part: &[u8]) -> Slice {
-    Slice::share(payload, part)
 }
 
 impl Iterator for Changes {

@@ -207,13 +207,13 @@ impl Db {
     /// Applies many batches of another database's log at once, past log and memtables: of each keyspace the latest change
     /// of each key, with its value or none for a delete, in ascending order of keys. All of it becomes visible at once,
     /// durably, under the numbers up to `last_seqno`, the last one of these batches. For the restore of a database, since
-    /// sorted entries cost a fraction of [`apply`](Db::apply). Keyspaces that are missing are created, and the parts are
-    /// written side by side.
+    /// sorted entries cost a fraction of [`apply`](Db::apply). Keyspaces that are missing are created. The parts are written
+    /// side by side; a keyspace may have several, in ascending order of their keys.
     ///
     /// As what is [ingested](crate::Keyspace::ingest), it is not in this database's own log.
     ///
     /// # Errors
-    /// `InvalidArgument` for keys out of order, two parts of one keyspace, a number that is not above
+    /// `InvalidArgument` for keys out of order, in a part or in parts of one keyspace, a number that is not above
     /// [`last_seqno`](Db::last_seqno), while a change cursor follows the log, and for what is over its limit; nothing is
     /// applied then. Otherwise as [`write`](Db::write).
     ///

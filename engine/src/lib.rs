@@ -56,6 +56,8 @@ mod wal;
 mod write;
 
 pub use batch::WriteBatch;
+/// The crate of the memory that [`Slice::share`] shares.
+pub use bytes;
 pub use changes::{Change, ChangeBatch, Changes};
 pub use clock::{Clock, SystemClock};
 pub use damage::Damage;

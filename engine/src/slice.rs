@@ -56,13 +56,24 @@ impl Slice {
         Slice(Repr::Shared(owner.slice_ref(part)))
     }
 
-    /// A slice of `part`, which lies inside `owner`, and which the owner is about as large as: shared unless it fits in
-    /// place.
-    pub(crate) fn share(owner: &Bytes, part: &[u8]) -> Self {
+    /// A slice of `part`, which keeps all of `owner` alive that it lies in, unless it is so short that it is held in place:
+    /// for those who read much at once and hand out parts of it. A copy if it does not lie in there.
+    ///
+    /// ```
+    /// use siltstone::{Slice, bytes::Bytes};
+    /// let read = Bytes::from("a key, and behind it a value that is longer than what is held in place");
+    /// let value = Slice::share(&read, &read[7..]);
+    /// assert_eq!(value.as_ptr(), read[7..].as_ptr());
+    /// ```
+    #[inline]
+    pub fn share(owner: &Bytes, part: &[u8]) -> Self {
         if part.len() <= INLINE_BYTES {
-            Slice::copy_from_slice(part)
-        } else {
-            Slice(Repr::Shared(owner.slice_ref(part)))
+            return Slice::copy_from_slice(part);
+        }
+        let at = (part.as_ptr() as usize).wrapping_sub(owner.as_ptr() as usize);
+        match at.checked_add(part.len()) {
+            Some(end) if end <= owner.len() => Slice(Repr::Shared(owner.slice(at..end))),
+            _ => Slice::copy_from_slice(part),
         }
     }
 

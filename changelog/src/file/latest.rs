@@ -1,6 +1,7 @@
 //! Which change of a key is its latest.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use siltstone::{Change, ChangeBatch, KeyspaceName, SeqNo};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
@@ -9,11 +10,28 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 /// copied when it grows.
 const KEY_BYTES: u64 = 56;
 
+/// Of a hash, which needs no hashing: one half of it.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, hash: &[u8]) {
+        // Called with the length of what follows before.
+        if let Some(half) = hash.last_chunk() {
+            self.0 = u64::from_le_bytes(*half);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// The latest change of each key in a part of a log; keys by a hash of 128 bits, of which no two are alike (as Kafka's log
 /// cleaner does it).
 #[derive(Debug)]
 pub(super) struct Latest {
-    keys: HashMap<[u64; 2], SeqNo>,
+    keys: HashMap<[u64; 2], SeqNo, BuildHasherDefault<Hashed>>,
     /// When a keyspace was dropped last.
     drops: HashMap<KeyspaceName, SeqNo>,
     max_keys: usize,
@@ -28,7 +46,7 @@ impl Latest {
     /// Of one of `shares` shares of all keys, in so many bytes of memory.
     pub(super) fn new(memory_bytes: u64, share: u64, shares: u64) -> Self {
         let max_keys = usize::try_from(memory_bytes / KEY_BYTES).unwrap_or(usize::MAX);
-        Latest { keys: HashMap::new(), drops: HashMap::new(), max_keys, share, shares, seed: None }
+        Latest { keys: HashMap::default(), drops: HashMap::new(), max_keys, share, shares, seed: None }
     }
 
     /// Takes note of a batch; false if it does not fit, and then only a part of it was noted, which does no harm: later

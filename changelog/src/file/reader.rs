@@ -1,17 +1,19 @@
 //! Reading the records of one segment.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use siltstone::bytes::Bytes;
 use siltstone::fs::{FileSystem, ReadableFile};
 use siltstone::{ChangeBatch, SeqNo};
 
 use super::chain::SegmentName;
 use super::format::{
-    END_BYTES, KIND_BATCH, KIND_END, KIND_MARK, MARK_RECORD_BYTES, RECORD_HEADER_BYTES, RecordHeader,
+    END_BYTES, KIND_BATCH, KIND_END, KIND_MARK, MARK_RECORD_BYTES, Place, RECORD_HEADER_BYTES, RecordHeader,
     SEGMENT_HEADER_BYTES, SegmentEnd, SegmentHeader,
 };
-use crate::codec::{self, DecodeError};
+use crate::codec::{DecodeError, Decoder};
 use crate::error::{Error, Result};
 
 /// How much is read at once, in bytes, unless a record is larger.
@@ -24,12 +26,15 @@ pub(super) struct SegmentReader {
     pub(super) path: PathBuf,
     pub(super) name: SegmentName,
     pub(super) header: SegmentHeader,
+    place: Place,
     /// Of one that compaction made.
     pub(super) end: Option<SegmentEnd>,
     /// How long the file was when it was last asked.
     file_bytes: u64,
-    chunk: Vec<u8>,
+    /// What was read last; batches share its memory.
+    chunk: Bytes,
     chunk_offset: u64,
+    decoder: Decoder,
     /// Where in the file the next record begins.
     offset: u64,
     /// The last number before that; at the end of one that compaction made, the end of its range.
@@ -85,10 +90,12 @@ impl SegmentReader {
             path,
             name,
             header,
+            place: header.place(),
             end,
             file_bytes,
-            chunk: Vec::new(),
+            chunk: Bytes::new(),
             chunk_offset: 0,
+            decoder: Decoder::default(),
             offset: SEGMENT_HEADER_BYTES,
             last_seqno: header.prev_seqno,
             batches: 0,
@@ -117,7 +124,7 @@ impl SegmentReader {
                 Found::Unreadable(reason) if self.end.is_some() => return Err(self.damaged(reason)),
                 // Proof that the place was synced may also be proof that a writer finished it just now: look again.
                 Found::Unreadable(_) if self.has_mark_behind()? => {
-                    self.chunk.clear();
+                    self.chunk = Bytes::new();
                     match self.record()? {
                         Found::Unreadable(reason) => return Err(self.damaged(reason)),
                         found => found,
@@ -166,7 +173,7 @@ impl SegmentReader {
         let header = self.header_at(offset)?.filter(|header| header.kind == KIND_MARK);
         let Some(header) = header else { return Ok(None) };
         let payload = self.bytes(offset + RECORD_HEADER_BYTES, u64::from(header.payload_bytes))?;
-        let payload = payload.filter(|payload| header.matches(payload));
+        let payload = payload.map(|at| &self.chunk[at]).filter(|payload| header.matches(payload));
         Ok(payload.and_then(|payload| payload.try_into().ok()).map(u64::from_le_bytes))
     }
 
@@ -228,6 +235,7 @@ impl SegmentReader {
         let Some(payload) = self.bytes(payload_offset, u64::from(header.payload_bytes))? else {
             return Ok(Found::Unreadable("the record is cut off"));
         };
+        let payload = &self.chunk[payload];
         if !header.matches(payload) {
             return Ok(Found::Unreadable("the payload's checksum does not fit"));
         }
@@ -243,7 +251,7 @@ impl SegmentReader {
             KIND_BATCH => {}
             _ => return Err(self.damaged("an end in the middle")),
         }
-        match codec::decode(payload) {
+        match self.decoder.decode(&self.chunk, payload) {
             Ok(batch) => Ok(Found::Batch(batch, header.record_bytes())),
             Err(DecodeError::Malformed(reason)) => Err(self.damaged(reason)),
             Err(error @ DecodeError::UnknownKind(_)) => Err(self.newer(error.to_string())),
@@ -255,37 +263,39 @@ impl SegmentReader {
     }
 
     fn header_at(&mut self, offset: u64) -> Result<Option<RecordHeader>> {
-        let place = self.header.place();
-        let Some(bytes) = self.bytes(offset, RECORD_HEADER_BYTES)? else { return Ok(None) };
-        let mut header = [0; RECORD_HEADER_BYTES as usize];
-        header.copy_from_slice(bytes);
-        Ok(RecordHeader::decode(&header, place, offset))
+        let Some(at) = self.bytes(offset, RECORD_HEADER_BYTES)? else { return Ok(None) };
+        let bytes = self.chunk[at].first_chunk();
+        Ok(bytes.and_then(|bytes| RecordHeader::decode(bytes, self.place, offset)))
     }
 
-    /// `len` bytes from `offset` on, or `None` if the file ends before.
-    fn bytes(&mut self, offset: u64, len: u64) -> Result<Option<&[u8]>> {
+    /// Where in the chunk `len` bytes from `offset` on are, or `None` if the file ends before.
+    fn bytes(&mut self, offset: u64, len: u64) -> Result<Option<Range<usize>>> {
         let end = offset.saturating_add(len);
         if end > self.file_bytes {
             return Ok(None);
         }
         let chunk_end = self.chunk_offset + self.chunk.len() as u64;
         if offset < self.chunk_offset || end > chunk_end {
-            let chunk_bytes = len.max(CHUNK_BYTES).min(self.file_bytes - offset);
-            self.chunk.resize(chunk_bytes as usize, 0);
-            self.chunk_offset = offset;
-            if let Err(error) = self.file.read_exact_at(&mut self.chunk, offset) {
-                self.chunk.clear();
-                return Err(Error::io("reading a segment", &self.path)(error));
-            }
+            self.load(offset, len.max(CHUNK_BYTES).min(self.file_bytes - offset))?;
         }
         let start = (offset - self.chunk_offset) as usize;
-        Ok(self.chunk.get(start..start + len as usize))
+        Ok(Some(start..start + len as usize))
+    }
+
+    fn load(&mut self, offset: u64, len: u64) -> Result<()> {
+        self.chunk = Bytes::new();
+        let mut chunk = vec![0; len as usize];
+        self.file.read_exact_at(&mut chunk, offset).map_err(Error::io("reading a segment", &self.path))?;
+        (self.chunk, self.chunk_offset) = (chunk.into(), offset);
+        // A name's count of references is not to go to and fro between those who read on and those who let go.
+        self.decoder = Decoder::default();
+        Ok(())
     }
 
     /// Whether a mark lies anywhere behind the next record. Only for damage and torn tails: it looks at every byte.
     fn has_mark_behind(&mut self) -> Result<bool> {
         self.update_length()?;
-        self.chunk.clear();
+        self.chunk = Bytes::new();
         let mut offset = self.offset + 1;
         while offset + RECORD_HEADER_BYTES <= self.file_bytes {
             if let Some(header) = self.header_at(offset)?

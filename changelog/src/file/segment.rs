@@ -7,7 +7,7 @@ use siltstone::fs::{FileSystem, ReadableFile, WritableFile};
 use siltstone::{ChangeBatch, SeqNo};
 
 use super::chain::SegmentName;
-use super::format::{KIND_BATCH, KIND_END, SEGMENT_HEADER_BYTES, SegmentEnd, SegmentHeader, append_record};
+use super::format::{KIND_BATCH, KIND_END, Place, SEGMENT_HEADER_BYTES, SegmentEnd, SegmentHeader, append_record};
 use crate::codec;
 use crate::error::{Error, Result};
 
@@ -92,6 +92,7 @@ pub(super) fn create(
 pub(super) struct Rewriting {
     segment: Unfinished,
     header: SegmentHeader,
+    place: Place,
     batches: u64,
     record: Vec<u8>,
 }
@@ -100,7 +101,7 @@ impl Rewriting {
     pub(super) fn begin(fs: &Arc<dyn FileSystem>, directory: &Path, header: SegmentHeader) -> Result<Self> {
         let mut segment = Unfinished::begin(fs, directory, "compaction")?;
         segment.append(&header.encode())?;
-        Ok(Rewriting { segment, header, batches: 0, record: Vec::new() })
+        Ok(Rewriting { segment, header, place: header.place(), batches: 0, record: Vec::new() })
     }
 
     /// How long it is so far.
@@ -115,7 +116,7 @@ impl Rewriting {
 
     fn append_record(&mut self, kind: u8, encode: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
         self.record.clear();
-        append_record(&mut self.record, kind, self.header.place(), self.segment.file_bytes(), encode)?;
+        append_record(&mut self.record, kind, self.place, self.segment.file_bytes(), encode)?;
         self.segment.append(&self.record)
     }
 

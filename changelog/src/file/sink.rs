@@ -9,7 +9,9 @@ use siltstone::{ChangeBatch, SeqNo};
 
 use super::chain::{Listing, SegmentName};
 use super::cleaner::LogCleaner;
-use super::format::{KIND_BATCH, KIND_MARK, MARK_RECORD_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, append_record};
+use super::format::{
+    KIND_BATCH, KIND_MARK, MARK_RECORD_BYTES, Place, SEGMENT_HEADER_BYTES, SegmentHeader, append_record,
+};
 use super::options::FileSinkOptions;
 use super::owner::{Becoming, Owner};
 use super::recover::{Tail, fresh, recover};
@@ -50,6 +52,7 @@ pub struct FileSink {
     file: Box<dyn WritableFile>,
     path: PathBuf,
     header: SegmentHeader,
+    place: Place,
     /// Encoded records that are not in the file yet; the file ends at `written_bytes` without them.
     buffer: Vec<u8>,
     /// How much of the file is whole records.
@@ -108,6 +111,7 @@ impl FileSink {
             cleaner,
             file,
             header,
+            place: header.place(),
             buffer: Vec::new(),
             written_bytes: file_bytes,
             tail_unknown: false,
@@ -203,7 +207,7 @@ impl FileSink {
         }
         // The mark itself need not be on storage: it protects against damage, and goes with the next sync.
         let mut mark = Vec::with_capacity(MARK_RECORD_BYTES as usize);
-        append_record(&mut mark, KIND_MARK, self.header.place(), self.written_bytes, |out| {
+        append_record(&mut mark, KIND_MARK, self.place, self.written_bytes, |out| {
             out.extend_from_slice(&self.last_seqno.to_le_bytes());
             Ok(())
         })?;
@@ -233,7 +237,8 @@ impl FileSink {
         let next = fresh(fs, &self.directory, self.last_seqno, log_id, self.owner.epoch, now_ms)?;
         self.path = segment_path(&self.directory, &next.header);
         self.cleaner.sealed(self.written_bytes);
-        (self.file, self.header, self.written_bytes) = (next.file, next.header, next.file_bytes);
+        (self.file, self.written_bytes) = (next.file, next.file_bytes);
+        (self.header, self.place) = (next.header, next.header.place());
         Ok(())
     }
 }
@@ -250,7 +255,7 @@ impl Sink for FileSink {
         if self.buffer.len() >= BUFFER_BYTES {
             self.write_out()?;
         }
-        let (place, offset) = (self.header.place(), self.next_offset());
+        let (place, offset) = (self.place, self.next_offset());
         append_record(&mut self.buffer, KIND_BATCH, place, offset, |out| codec::encode(batch, out))?;
         self.last_seqno = batch.last_seqno();
         Ok(())

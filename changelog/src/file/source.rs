@@ -1,6 +1,6 @@
 //! [`FileSource`]: the reading end.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -172,7 +172,13 @@ fn beginning() -> Position {
 
 /// The place behind number `seqno` of a log.
 pub(super) fn position(log_id: u64, seqno: SeqNo) -> Position {
-    Position::from_text(format!("{log_id:016x}:{seqno}"))
+    // One is made for each batch that is read: nothing is allocated for it.
+    let mut text = [0; 16 + 1 + 20];
+    let mut rest = &mut text[..];
+    let written = write!(rest, "{log_id:016x}:{seqno}");
+    debug_assert!(written.is_ok(), "there is room for the longest");
+    let unused_bytes = rest.len();
+    Position::from_text(&text[..text.len() - unused_bytes])
 }
 
 /// The log, if it says which, and the last number before a position.

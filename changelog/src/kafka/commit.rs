@@ -116,6 +116,11 @@ fn decode_rest(bytes: &[u8]) -> Result<Commit, DecodeError> {
 }
 
 impl Input<'_> {
+    fn name(&mut self) -> Result<KeyspaceName, DecodeError> {
+        let name = std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::Malformed("a name is not UTF-8"))?;
+        Ok(name.into())
+    }
+
     fn offset(&mut self) -> Result<i64, DecodeError> {
         i64::try_from(self.number()?).map_err(|_| DecodeError::Malformed("an offset beyond all"))
     }

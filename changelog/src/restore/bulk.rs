@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::hint::black_box;
 
 use siltstone::{Change, ChangeBatch, Db, KeyspaceName};
 
@@ -9,6 +10,15 @@ use super::chunk::Chunk;
 use super::note_position;
 use crate::applier::Applier;
 use crate::error::Result;
+
+/// So many changes of one keyspace are worth being sorted and written by several threads: each makes tables of its own.
+const SPLIT_CHANGES: usize = 1 << 16;
+
+/// How many keys are drawn to tell where to cut a keyspace in parts of about the same size.
+const SAMPLES: usize = 1024;
+
+/// How many changes are touched ahead of their turn.
+const AHEAD: usize = 32;
 
 /// Applies a chunk, of which all of the changes are puts and deletes.
 ///
@@ -22,61 +32,152 @@ pub(super) fn apply(applier: &mut Applier, db: &Db, chunk: &Chunk) -> Result<()>
     for (_, batch) in &chunk.batches {
         applier.open_keyspaces(db, batch)?;
     }
-    let parts = sort(&chunk.batches);
-    db.apply_sorted(parts, last.last_seqno())?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    db.apply_sorted(sort(&chunk.batches, SPLIT_CHANGES, threads), last.last_seqno())?;
     // Behind the data: what is applied again after a crash in between is in already, by its numbers.
     note_position(db, position)
 }
 
-/// The changes of each keyspace.
-fn sort<P: Sync>(batches: &[(P, ChangeBatch)]) -> Vec<(KeyspaceName, Sorted<'_, P>)> {
-    let mut parts: BTreeMap<&KeyspaceName, Vec<Place>> = BTreeMap::new();
-    for (batch, (_, changes)) in (0u32..).zip(batches) {
-        for (change, it) in (0u32..).zip(changes.changes()) {
-            parts.entry(it.keyspace()).or_default().push(Place { prefix: prefix(key_of(it)), batch, change });
-        }
+/// The changes of each keyspace; of one that has more than `split_changes` in `ways` ranges of keys.
+fn sort<P: Sync>(
+    batches: &[(P, ChangeBatch)],
+    split_changes: usize,
+    ways: usize,
+) -> Vec<(KeyspaceName, Sorted<'_, P>)> {
+    let mut sorted = Vec::new();
+    for (name, unsorted) in gather(batches) {
+        let (skipped, places) = unsorted.into_places(batches);
+        let parts = if places.len() > split_changes { split(places, ways) } else { vec![places] };
+        sorted.extend(parts.into_iter().map(|places| (name.clone(), Sorted::new(batches, skipped, places))));
     }
-    let sorted = |(name, places): (&KeyspaceName, Vec<Place>)| {
-        let sorted = Sorted { batches, places: places.into_iter(), is_sorted: false, last: None };
-        (name.clone(), sorted)
-    };
-    parts.into_iter().map(sorted).collect()
+    sorted
 }
 
-/// Where a change is, and how its key begins: most comparisons touch nothing else.
+/// Where a change is.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    prefix: u128,
+    /// How its key goes on behind what all have in common: most comparisons touch nothing else.
+    prefix: u64,
     batch: u32,
     change: u32,
 }
 
-/// The latest change of each key, in order. The sorting is done when the first one is asked for, so that keyspaces are
-/// sorted side by side.
+impl Place {
+    fn of<P>(self, batches: &[(P, ChangeBatch)]) -> &Change {
+        &batches[self.batch as usize].1.changes()[self.change as usize]
+    }
+}
+
+/// The changes of one keyspace, as they come.
+struct Unsorted<'b> {
+    /// The first key up to where others differ from it.
+    common: &'b [u8],
+    places: Vec<Place>,
+}
+
+impl<'b> Unsorted<'b> {
+    fn push(&mut self, key: &'b [u8], batch: u32, change: u32) {
+        if !key.starts_with(self.common) {
+            let same = self.common.iter().zip(key).take_while(|(a, b)| a == b).count();
+            self.common = &self.common[..same];
+        }
+        self.places.push(Place { prefix: 0, batch, change });
+    }
+
+    /// How long a beginning all keys share, in bytes, and the places with what follows it.
+    fn into_places<P>(mut self, batches: &[(P, ChangeBatch)]) -> (usize, Vec<Place>) {
+        let skipped = self.common.len();
+        for place in &mut self.places {
+            place.prefix = prefix(&key_of(place.of(batches))[skipped..]);
+        }
+        (skipped, self.places)
+    }
+}
+
+fn gather<P>(batches: &[(P, ChangeBatch)]) -> BTreeMap<&KeyspaceName, Unsorted<'_>> {
+    let mut keyspaces: BTreeMap<&KeyspaceName, Unsorted<'_>> = BTreeMap::new();
+    let mut batch = 0;
+    while let Some(name) = batches.get(batch).map(|(_, changes)| changes.changes()[0].keyspace()) {
+        let first = key_of(&batches[batch].1.changes()[0]);
+        let unsorted = keyspaces.entry(name).or_insert(Unsorted { common: first, places: Vec::new() });
+        // Batches of one change come in runs of one keyspace.
+        while let Some([change]) = batches.get(batch).map(|(_, changes)| changes.changes())
+            && change.keyspace() == name
+        {
+            unsorted.push(key_of(change), batch as u32, 0);
+            batch += 1;
+        }
+        let Some((_, changes)) = batches.get(batch).filter(|(_, changes)| changes.changes().len() > 1) else {
+            continue;
+        };
+        for (change, it) in (0u32..).zip(changes.changes()) {
+            let key = key_of(it);
+            let unsorted = keyspaces.entry(it.keyspace()).or_insert(Unsorted { common: key, places: Vec::new() });
+            unsorted.push(key, batch as u32, change);
+        }
+        batch += 1;
+    }
+    keyspaces
+}
+
+/// Cuts places in up to `ways` ranges of keys, in order, of about the same size.
+fn split(places: Vec<Place>, ways: usize) -> Vec<Vec<Place>> {
+    let step = places.len().div_ceil(SAMPLES).max(1);
+    let mut samples: Vec<u64> = places.iter().step_by(step).map(|place| place.prefix).collect();
+    samples.sort_unstable();
+    let mut cuts: Vec<u64> = (1..ways).map(|way| samples[way * samples.len() / ways]).collect();
+    cuts.dedup();
+    let mut parts: Vec<Vec<Place>> = (0..=cuts.len()).map(|_| Vec::with_capacity(places.len() / ways)).collect();
+    for place in places {
+        // Keys that are alike so far stay together.
+        parts[cuts.partition_point(|&cut| cut <= place.prefix)].push(place);
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// The latest change of each key, in order. The sorting is done when the first one is asked for, so that parts are sorted
+/// side by side.
 struct Sorted<'b, P> {
     batches: &'b [(P, ChangeBatch)],
-    places: std::vec::IntoIter<Place>,
+    /// How long a beginning all keys share, in bytes.
+    skipped: usize,
+    places: Vec<Place>,
+    at: usize,
+    touched: usize,
     is_sorted: bool,
     last: Option<Place>,
 }
 
 impl<'b, P> Sorted<'b, P> {
-    fn change(&self, place: Place) -> &'b Change {
-        &self.batches[place.batch as usize].1.changes()[place.change as usize]
+    fn new(batches: &'b [(P, ChangeBatch)], skipped: usize, places: Vec<Place>) -> Self {
+        Sorted { batches, skipped, places, at: 0, touched: 0, is_sorted: false, last: None }
     }
 
     fn compare_keys(&self, a: Place, b: Place) -> Ordering {
-        a.prefix.cmp(&b.prefix).then_with(|| key_of(self.change(a)).cmp(key_of(self.change(b))))
+        let rest = |place: Place| &key_of(place.of(self.batches))[self.skipped..];
+        a.prefix.cmp(&b.prefix).then_with(|| rest(a).cmp(rest(b)))
     }
 
     fn sort(&mut self) {
-        let mut places: Vec<Place> = std::mem::take(&mut self.places).collect();
+        let mut places = std::mem::take(&mut self.places);
         // Of one key the latest first.
         places.sort_unstable_by(|&a, &b| {
             self.compare_keys(a, b).then_with(|| (b.batch, b.change).cmp(&(a.batch, a.change)))
         });
-        self.places = places.into_iter();
+        self.places = places;
         self.is_sorted = true;
+    }
+
+    /// Touches the next changes, which lie anywhere in memory, one right after the other: so the processor waits for all
+    /// of them at once, and not for each when it is its turn.
+    fn touch_ahead(&mut self) {
+        let end = (self.at + AHEAD).min(self.places.len());
+        let values = self.places[self.at..end].iter().map(|place| value_of(place.of(self.batches)).unwrap_or_default());
+        let value_bytes: usize = values.clone().map(<[u8]>::len).sum();
+        let some_bytes: usize = values.filter_map(|value| value.first()).map(|&byte| usize::from(byte)).sum();
+        black_box(value_bytes + some_bytes);
+        self.touched = end;
     }
 }
 
@@ -88,17 +189,17 @@ impl<'b, P> Iterator for Sorted<'b, P> {
             self.sort();
         }
         loop {
-            let place = self.places.next()?;
+            if self.at == self.touched {
+                self.touch_ahead();
+            }
+            let place = *self.places.get(self.at)?;
+            self.at += 1;
             if self.last.is_some_and(|last| self.compare_keys(last, place).is_eq()) {
                 continue;
             }
             self.last = Some(place);
-            let change = self.change(place);
-            let value = match change {
-                Change::Put { value, .. } => Some(&**value),
-                _ => None,
-            };
-            return Some((key_of(change), value));
+            let change = place.of(self.batches);
+            return Some((key_of(change), value_of(change)));
         }
     }
 }
@@ -110,12 +211,19 @@ fn key_of(change: &Change) -> &[u8] {
     }
 }
 
-/// The first sixteen bytes of a key, in its order; of two keys with the same ones the rest decides, and the length.
-fn prefix(key: &[u8]) -> u128 {
-    let mut bytes = [0; 16];
-    let len = key.len().min(16);
+fn value_of(change: &Change) -> Option<&[u8]> {
+    match change {
+        Change::Put { value, .. } => Some(value),
+        _ => None,
+    }
+}
+
+/// The first eight bytes of a key, in its order; of two keys with the same ones the rest decides, and the length.
+fn prefix(key: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let len = key.len().min(8);
     bytes[..len].copy_from_slice(&key[..len]);
-    u128::from_be_bytes(bytes)
+    u64::from_be_bytes(bytes)
 }
 
 #[cfg(test)]
@@ -126,6 +234,19 @@ mod tests {
         Change::Put { keyspace: keyspace.into(), key: key.into(), value: value.into() }
     }
 
+    /// What comes of batches, keyspace after keyspace, with ranges of the same one joined.
+    fn sorted(batches: &[Vec<Change>], split_changes: usize, ways: usize) -> (Vec<String>, usize) {
+        let batches: Vec<((), ChangeBatch)> =
+            (1..).zip(batches).map(|(n, changes)| ((), ChangeBatch::new(100 * n, changes.clone()).unwrap())).collect();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let parts = sort(&batches, split_changes, ways);
+        let count = parts.len();
+        let line = |name: &KeyspaceName, (key, value): (&[u8], Option<&[u8]>)| {
+            format!("{name} {:?} {:?}", text(key), value.map(text))
+        };
+        (parts.into_iter().flat_map(|(name, part)| part.map(move |entry| line(&name, entry))).collect(), count)
+    }
+
     #[test]
     fn each_keyspace_comes_in_order_with_the_latest_change_of_each_key() {
         let delete = |key: &str| Change::Delete { keyspace: "a".into(), key: key.into() };
@@ -133,13 +254,6 @@ mod tests {
         let first =
             vec![put("a", "k", "1"), put("b", "k", "2"), put("a", long, "3"), put("a", "", "4"), put("a", "k", "5")];
         let second = vec![delete("j"), put("a", &long[..35], "6"), put("a", "k\0", "7"), delete("k")];
-        let batches = [((), ChangeBatch::new(1, first).unwrap()), ((), ChangeBatch::new(9, second).unwrap())];
-        let text = |name: &KeyspaceName, (key, value): (&[u8], Option<&[u8]>)| {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            format!("{name} {:?} {:?}", text(key), value.map(text))
-        };
-        let sorted: Vec<String> =
-            sort(&batches).into_iter().flat_map(|(name, part)| part.map(move |entry| text(&name, entry))).collect();
         let expected = [
             ("a", "", Some("4")),
             ("a", &long[..35], Some("6")),
@@ -149,6 +263,36 @@ mod tests {
             ("a", "k\0", Some("7")),
             ("b", "k", Some("2")),
         ];
-        assert_eq!(sorted, expected.map(|(name, key, value)| format!("{name} {key:?} {value:?}")));
+        let expected = expected.map(|(name, key, value)| format!("{name} {key:?} {value:?}"));
+        assert_eq!(sorted(&[first, second], usize::MAX, 2), (expected.to_vec(), 2));
+    }
+
+    #[test]
+    fn many_changes_of_a_keyspace_come_in_ranges_that_follow_one_another() {
+        // Keys with much in common, and some that are all of that.
+        let key = |n: usize| format!("{}{}", "common to all ", &format!("{:04}", n * 7919 % 5000)[..n % 5]);
+        let batches: Vec<Vec<Change>> = (0..2000)
+            .map(|n| match n % 10 {
+                0 => vec![put("a", &key(n), "x"), put("b", "k", &n.to_string()), put("a", &key(n), &n.to_string())],
+                _ => vec![put("a", &key(n), &n.to_string())],
+            })
+            .collect();
+        let mut expected = BTreeMap::new();
+        for change in batches.iter().flatten() {
+            let (key, value) = (key_of(change), value_of(change).map(String::from_utf8_lossy));
+            expected.insert((change.keyspace().clone(), key.to_vec()), format!("{value:?}"));
+        }
+        let expected: Vec<String> = expected
+            .into_iter()
+            .map(|((name, key), value)| format!("{name} {:?} {value}", String::from_utf8_lossy(&key)))
+            .collect();
+        // A fifth of the keys has nothing beyond what is common: one range of five less.
+        for (ways, parts) in [(1, 2), (2, 3), (5, 5)] {
+            let (found, count) = sorted(&batches, 1000, ways);
+            assert_eq!(count, parts, "{ways} ways");
+            assert_eq!(found, expected, "{ways} ways");
+        }
+        let same = vec![vec![put("a", "the only key", "v")]; 100];
+        assert_eq!(sorted(&same, 10, 4).0.len(), 1);
     }
 }

@@ -12,8 +12,9 @@ use crate::sink::Batches;
 /// How much is read for a chunk if nothing is sorted, in bytes of memory.
 const UNSORTED_BYTES: u64 = 4 << 20;
 
-/// What a change takes in memory beside key and value, about, in bytes.
-const CHANGE_BYTES: u64 = 128;
+/// What a change takes in memory beside key and value, about, in bytes: a batch of its own, its position, and its place
+/// among those that are sorted.
+const CHANGE_BYTES: u64 = 176;
 
 /// A stretch of a log.
 #[derive(Debug, Default)]

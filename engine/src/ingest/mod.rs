@@ -82,59 +82,89 @@ where
         KeyspaceName::check(&name)?;
         work.push((handle.tree_or_default(&name)?, entries));
     }
-    work.sort_unstable_by_key(|(tree, _)| tree.id);
-    if let Some(twice) = work.windows(2).find(|pair| pair[0].0.id == pair[1].0.id) {
-        return Err(Error::InvalidArgument(format!("two parts of keyspace {:?}", twice[0].0.name)));
-    }
-    let (parts, error) = write_parts(store, writer, work, last_seqno);
-    if let Some(error) = error {
+    // Those of one keyspace stay in their order.
+    work.sort_by_key(|(tree, _)| tree.id);
+    let (parts, written) = write_parts(store, writer, work, last_seqno);
+    if let Err(error) = written.and_then(|()| parts.iter().try_for_each(check_disjoint)) {
         publish::remove(store, &parts);
         return Err(error);
     }
     publish::publish(handle, writer, &parts, Numbers::UpTo(last_seqno)).map(drop)
 }
 
-/// Writes the parts of several keyspaces side by side, in their order, and the first error.
+/// Writes what `work` has for each keyspace, side by side; the first error.
 fn write_parts<E, K, V>(
     store: &Store,
     writer: &Writer,
     work: Vec<(Arc<Tree>, E)>,
     seqno: SeqNo,
-) -> (Vec<Part>, Option<Error>)
+) -> (Vec<Part>, Result<()>)
 where
     E: Iterator<Item = (K, Option<V>)> + Send,
     K: AsRef<[u8]>,
     V: AsRef<[u8]>,
 {
-    let write = |(tree, entries): (Arc<Tree>, E)| {
-        let for_empty = publish::is_empty(&tree.view());
-        let writing = Writing { store, writer, tree: &tree, seqno, numbered_later: false, for_empty };
-        writing.write(entries).map(|tables| Part { tree: tree.clone(), tables, for_empty })
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(work.len());
-    let written: Vec<Result<Part>> = if threads < 2 {
-        work.into_iter().map(write).collect()
-    } else {
-        let (queue, done) = (Mutex::new(work.into_iter()), Mutex::new(Vec::new()));
-        let run = || {
-            loop {
-                let Some(next) = queue.lock().next() else { break };
-                let part = write(next);
-                done.lock().push(part);
-            }
-        };
-        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(run))));
-        done.into_inner()
-    };
-    let (mut parts, mut error) = (Vec::with_capacity(written.len()), None);
-    for part in written {
-        match part {
-            Ok(part) => parts.push(part),
-            Err(failed) => error = error.or(Some(failed)),
+    let mut parts: Vec<Part> = Vec::new();
+    for (tree, _) in &work {
+        if parts.last().is_none_or(|part| part.tree.id != tree.id) {
+            let for_empty = publish::is_empty(&tree.view());
+            parts.push(Part { tree: tree.clone(), tables: Vec::new(), for_empty });
         }
     }
-    parts.sort_unstable_by_key(|part| part.tree.id);
-    (parts, error)
+    let is_for_empty = |id| parts.iter().any(|part| part.tree.id == id && part.for_empty);
+    let write = |(tree, entries): (Arc<Tree>, E)| {
+        let for_empty = is_for_empty(tree.id);
+        let writing = Writing { store, writer, tree: &tree, seqno, numbered_later: false, for_empty };
+        (tree.id, writing.write(entries))
+    };
+    let written = side_by_side(work, write);
+    let mut outcome = Ok(());
+    for (id, tables) in written {
+        match tables {
+            Ok(tables) => {
+                if let Some(part) = parts.iter_mut().find(|part| part.tree.id == id) {
+                    part.tables.extend(tables);
+                }
+            }
+            Err(error) => outcome = outcome.and(Err(error)),
+        }
+    }
+    (parts, outcome)
+}
+
+/// What `run` makes of each of `work`, in its order, by as many threads as there are processors.
+fn side_by_side<W: Send, R: Send>(work: Vec<W>, run: impl Fn(W) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(work.len());
+    if threads < 2 {
+        return work.into_iter().map(run).collect();
+    }
+    let (queue, done) = (Mutex::new(work.into_iter().enumerate()), Mutex::new(Vec::new()));
+    let run = || {
+        loop {
+            let Some((at, next)) = queue.lock().next() else { break };
+            let answer = run(next);
+            done.lock().push((at, answer));
+        }
+    };
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(run))));
+    let mut done = done.into_inner();
+    done.sort_unstable_by_key(|&(at, _)| at);
+    done.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// # Errors
+/// `InvalidArgument` for parts of one keyspace that do not follow one another.
+fn check_disjoint(part: &Part) -> Result<()> {
+    match part.tables.windows(2).find(|pair| pair[0].largest >= pair[1].smallest) {
+        None => Ok(()),
+        Some(pair) => Err(Error::InvalidArgument(format!(
+            "a part of keyspace {:?} begins with {}, which does not come after {} at the end of the part before it: the \
+             parts of one keyspace come in ascending order",
+            part.tree.name,
+            shown(&pair[1].smallest),
+            shown(&pair[0].largest)
+        ))),
+    }
 }
 
 fn check_open(store: &Store, tree: &Tree) -> Result<()> {
@@ -201,15 +231,17 @@ fn check_entry(outputs: &Outputs<'_>, position: usize, key: &[u8], prefix: u64, 
 
 #[cold]
 fn out_of_order(position: usize, key: &[u8], last: &[u8]) -> Error {
-    let shown = |key: &[u8]| {
-        let more = if key.len() > SHOWN_KEY_BYTES { "..." } else { "" };
-        format!("\"{}\"{more}", key[..key.len().min(SHOWN_KEY_BYTES)].escape_ascii())
-    };
     let (key, last) = (shown(key), shown(last));
     Error::InvalidArgument(format!(
         "the entry at position {position} has key {key}, which does not come after {last} before it: an ingest takes \
          strictly ascending keys"
     ))
+}
+
+/// A key as errors show it.
+fn shown(key: &[u8]) -> String {
+    let more = if key.len() > SHOWN_KEY_BYTES { "..." } else { "" };
+    format!("\"{}\"{more}", key[..key.len().min(SHOWN_KEY_BYTES)].escape_ascii())
 }
 
 /// The tables of the deepest level that has any: outputs that lie on them are cut where they end.

@@ -46,7 +46,16 @@ fn parts_lie_over_one_another_in_their_order_with_deletes() {
             parts.entry(name).or_default().insert(format!("{:04}", next(600)), value);
         }
         last += 1 + next(1000);
-        let listed: Vec<_> = parts.iter().map(|(name, part)| (*name, part)).collect();
+        // Some in two parts.
+        let halves: Vec<(&str, Part)> = parts
+            .iter()
+            .flat_map(|(&name, part)| {
+                let mut low = part.clone();
+                let high = low.split_off(&format!("{:04}", if round % 2 == 0 { 300 } else { 0 }));
+                [(name, low), (name, high)]
+            })
+            .collect();
+        let listed: Vec<_> = halves.iter().map(|(name, part)| (*name, part)).collect();
         apply(&db, &listed, last).unwrap();
         for (name, part) in parts {
             let state = expected.entry(name).or_default();
@@ -110,7 +119,9 @@ fn what_is_refused_leaves_nothing() {
     let good = || vec![("a", Some("1")), ("b", Some("2"))].into_iter();
     let bad = vec![("b", Some("1")), ("a", Some("2"))].into_iter();
     assert!(refused(vec![("x".into(), good()), ("y".into(), bad)], 5).contains("ascending"));
-    assert!(refused(vec![("x".into(), good()), ("x".into(), good())], 5).contains("two parts"));
+    assert!(
+        refused(vec![("x".into(), good()), ("y".into(), good()), ("x".into(), good())], 5).contains("parts of one")
+    );
     assert!(refused(vec![("x".into(), good())], 0).contains("next number"));
     assert!(refused(vec![("no/name".into(), good())], 5).contains("name"));
     assert_eq!((db.last_seqno(), files(&fs, "table").len()), (0, 0));
