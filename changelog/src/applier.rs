@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use siltstone::{Change, ChangeBatch, Db, KeyspaceName, KeyspaceOptions};
+use siltstone::{Change, ChangeBatch, Db, KeyspaceName, KeyspaceOptions, SeqNo};
 
 use crate::error::{Error, Result};
 use crate::position::Position;
@@ -28,19 +28,19 @@ impl Applier {
     /// # Errors
     /// `Partial` before the first batch of a log that is not whole; what the database says.
     pub(crate) fn apply(&mut self, db: &Db, batch: &ChangeBatch, position: &Position) -> Result<()> {
-        self.check_whole(db, batch)?;
+        self.check_whole(db, batch.first_seqno())?;
         self.open_keyspaces(db, batch)?;
         db.apply(batch, &[(SOURCE_POSITION, position.as_bytes())])?;
         Ok(())
     }
 
     /// # Errors
-    /// `Partial` if `first` is to be the first batch of an empty database, and the log is not whole.
-    pub(crate) fn check_whole(&self, db: &Db, first: &ChangeBatch) -> Result<()> {
-        let is_whole = self.allow_partial || self.log_is_whole.unwrap_or(first.first_seqno() == 1);
+    /// `Partial` if `first_seqno` is to be the first number of an empty database, and the log is not whole.
+    pub(crate) fn check_whole(&self, db: &Db, first_seqno: SeqNo) -> Result<()> {
+        let is_whole = self.allow_partial || self.log_is_whole.unwrap_or(first_seqno == 1);
         if db.last_seqno() == 0 && !is_whole {
             let hint = "allow a partial restore, to get what there is";
-            return Err(Error::Partial { first: first.first_seqno(), hint });
+            return Err(Error::Partial { first: first_seqno, hint });
         }
         Ok(())
     }
@@ -54,12 +54,20 @@ impl Applier {
             let name = change.keyspace();
             if matches!(change, Change::DropKeyspace { .. }) {
                 self.opened.remove(name);
-            } else if let Some(options) = self.keyspaces.get(name)
-                && !self.opened.contains(name)
-            {
-                db.keyspace(name, options.clone())?;
-                self.opened.insert(name.clone());
+            } else {
+                self.open_keyspace(db, name)?;
             }
+        }
+        Ok(())
+    }
+
+    /// As [`open_keyspaces`](Self::open_keyspaces), one of them.
+    pub(crate) fn open_keyspace(&mut self, db: &Db, name: &KeyspaceName) -> Result<()> {
+        if let Some(options) = self.keyspaces.get(name)
+            && !self.opened.contains(name)
+        {
+            db.keyspace(name, options.clone())?;
+            self.opened.insert(name.clone());
         }
         Ok(())
     }

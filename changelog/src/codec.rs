@@ -7,9 +7,10 @@
 //! for later releases.
 
 use siltstone::bytes::Bytes;
-use siltstone::{Change, ChangeBatch, KeyspaceName, Slice};
+use siltstone::{Change, ChangeBatch, KeyspaceName, MAX_SEQNO, Slice};
 
 use crate::error::{Error, Result};
+use crate::scan::{LentChange, Numbers};
 
 const KIND_DELETE: u8 = 0;
 const KIND_PUT: u8 = 1;
@@ -106,24 +107,18 @@ pub(crate) struct Decoder {
 impl Decoder {
     /// As [`decode`]. Keys and values that are not short share the memory of `owner`, if `bytes` lie in there.
     pub(crate) fn decode(&mut self, owner: &Bytes, bytes: &[u8]) -> Result<ChangeBatch, DecodeError> {
-        let mut input = Input(bytes);
-        let first_seqno = input.number()?;
-        self.read_names(&mut input)?;
-        let change_count = input.number()?;
-        let batch = if change_count == 1 {
-            ChangeBatch::single(first_seqno, input.change(&self.names, owner)?)
-        } else {
-            let most = input.0.len() / MIN_CHANGE_BYTES;
-            let mut changes = Vec::with_capacity(usize::try_from(change_count).unwrap_or(usize::MAX).min(most));
-            for _ in 0..change_count {
-                changes.push(input.change(&self.names, owner)?);
-            }
-            ChangeBatch::new(first_seqno, changes)
-        };
-        if !input.0.is_empty() {
-            return Err(DecodeError::Malformed("bytes behind the last change"));
-        }
-        batch.map_err(|_| DecodeError::Malformed("impossible sequence numbers"))
+        self.open(bytes)?.to_batch(owner)
+    }
+
+    /// Decodes what comes before the changes.
+    pub(crate) fn open<'a>(&'a mut self, bytes: &'a [u8]) -> Result<Encoded<'a>, DecodeError> {
+        let mut rest = Input(bytes);
+        let first = rest.number()?;
+        self.read_names(&mut rest)?;
+        let count = rest.number()?;
+        let last = first.checked_add(count.wrapping_sub(1)).filter(|&last| count > 0 && first > 0 && last <= MAX_SEQNO);
+        let last = last.ok_or(DecodeError::Malformed("impossible sequence numbers"))?;
+        Ok(Encoded { numbers: Numbers { first, last }, bytes, names: &self.names, rest })
     }
 
     fn read_names(&mut self, input: &mut Input<'_>) -> Result<(), DecodeError> {
@@ -139,6 +134,59 @@ impl Decoder {
         }
         self.names.truncate(count);
         Ok(())
+    }
+}
+
+/// A batch whose changes are not decoded yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Encoded<'a> {
+    pub(crate) numbers: Numbers,
+    /// All of it.
+    pub(crate) bytes: &'a [u8],
+    names: &'a [KeyspaceName],
+    rest: Input<'a>,
+}
+
+impl Encoded<'_> {
+    /// Gives each change to `take`, in order; some of them also where the rest is malformed.
+    pub(crate) fn lend(mut self, take: &mut dyn FnMut(LentChange<'_>)) -> Result<(), DecodeError> {
+        for _ in self.numbers.first..=self.numbers.last {
+            take(self.rest.change(self.names)?);
+        }
+        self.end()
+    }
+
+    /// See [`Decoder::decode`].
+    pub(crate) fn to_batch(mut self, owner: &Bytes) -> Result<ChangeBatch, DecodeError> {
+        let Numbers { first, last } = self.numbers;
+        let own = |change: LentChange<'_>| match change {
+            LentChange::Put { keyspace, key, value } => Change::Put {
+                keyspace: keyspace.clone(),
+                key: Slice::share(owner, key),
+                value: Slice::share(owner, value),
+            },
+            LentChange::Delete { keyspace, key } => {
+                Change::Delete { keyspace: keyspace.clone(), key: Slice::share(owner, key) }
+            }
+            LentChange::DropKeyspace { keyspace } => Change::DropKeyspace { keyspace: keyspace.clone() },
+        };
+        let batch = if first == last {
+            ChangeBatch::single(first, own(self.rest.change(self.names)?))
+        } else {
+            let most = self.rest.0.len() / MIN_CHANGE_BYTES;
+            let mut changes =
+                Vec::with_capacity(usize::try_from(last - first).map_or(most, |count| most.min(count + 1)));
+            for _ in first..=last {
+                changes.push(own(self.rest.change(self.names)?));
+            }
+            ChangeBatch::new(first, changes)
+        };
+        self.end()?;
+        batch.map_err(|_| DecodeError::Malformed("impossible sequence numbers"))
+    }
+
+    fn end(&self) -> Result<(), DecodeError> {
+        if self.rest.0.is_empty() { Ok(()) } else { Err(DecodeError::Malformed("bytes behind the last change")) }
     }
 }
 
@@ -173,6 +221,7 @@ pub(crate) fn write_number(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// What is left to decode.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Input<'a> {
@@ -204,22 +253,18 @@ impl<'a> Input<'a> {
         Ok(bytes)
     }
 
-    fn slice(&mut self, owner: &Bytes) -> Result<Slice, DecodeError> {
-        self.bytes().map(|bytes| Slice::share(owner, bytes))
-    }
-
-    fn change(&mut self, names: &[KeyspaceName], owner: &Bytes) -> Result<Change, DecodeError> {
+    fn change(&mut self, names: &'a [KeyspaceName]) -> Result<LentChange<'a>, DecodeError> {
         let kind = self.byte()?;
         // Before the rest of it: only the kinds known here are known to begin with a name.
         if !matches!(kind, KIND_PUT | KIND_DELETE | KIND_DROP_KEYSPACE) {
             return Err(DecodeError::UnknownKind(kind));
         }
         let index = usize::try_from(self.number()?).unwrap_or(usize::MAX);
-        let keyspace = names.get(index).ok_or(DecodeError::Malformed("a keyspace without a name"))?.clone();
+        let keyspace = names.get(index).ok_or(DecodeError::Malformed("a keyspace without a name"))?;
         Ok(match kind {
-            KIND_PUT => Change::Put { keyspace, key: self.slice(owner)?, value: self.slice(owner)? },
-            KIND_DELETE => Change::Delete { keyspace, key: self.slice(owner)? },
-            _ => Change::DropKeyspace { keyspace },
+            KIND_PUT => LentChange::Put { keyspace, key: self.bytes()?, value: self.bytes()? },
+            KIND_DELETE => LentChange::Delete { keyspace, key: self.bytes()? },
+            _ => LentChange::DropKeyspace { keyspace },
         })
     }
 }
@@ -280,7 +325,7 @@ mod tests {
     #[test]
     fn a_later_kind_says_so_and_a_huge_count_allocates_nothing() {
         assert_eq!(decode(&[1, 1, 1, b'k', 1, 2, 0, 0]), Err(DecodeError::UnknownKind(2)));
-        let huge = [1, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
+        let huge = [1, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
         assert_eq!(decode(&huge), Err(DecodeError::Malformed("cut off")));
     }
 }

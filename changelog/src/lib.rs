@@ -45,6 +45,7 @@ mod nats;
 mod position;
 mod restore;
 mod retry;
+mod scan;
 mod ship;
 mod sink;
 #[cfg(feature = "snapshot")]
@@ -66,6 +67,7 @@ pub use nats::{NatsOptions, NatsSink, NatsSource};
 pub use position::{MAX_POSITION_BYTES, Position};
 pub use restore::{Moment, Progress, Restore, Restored, SOURCE_POSITION};
 pub use retry::RetryPolicy;
+pub use scan::{LentChange, Numbers, Scan};
 pub use ship::{ShipOptions, Shipper, State, Status, ship};
 pub use sink::{Batches, Sink, Source};
 #[cfg(feature = "snapshot")]

@@ -4,6 +4,7 @@ use siltstone::{ChangeBatch, SeqNo};
 
 use crate::error::{Error, Result};
 use crate::position::Position;
+use crate::scan::{Lending, Scan};
 
 /// What a [`Source`] reads: each batch with the position *after* it, from which reading it on gives the next batch.
 pub type Batches = Box<dyn Iterator<Item = Result<(Position, ChangeBatch)>> + Send>;
@@ -65,6 +66,14 @@ pub trait Source {
     /// `PositionOutOfRange`, or whatever goes wrong.
     fn read(&self, from: &Position) -> Result<Batches>;
 
+    /// As [`read`](Source::read), but what is read is lent. Default: what `read` gives is.
+    ///
+    /// # Errors
+    /// As [`read`](Source::read).
+    fn scan(&self, from: &Position) -> Result<Box<dyn Scan>> {
+        Ok(Box::new(Lending::new(self.read(from)?, from)))
+    }
+
     /// Whether what is read from the oldest position on comes to the whole state, also where the first batch is not
     /// number 1, because compaction left out what later changes replace. `None` if the source cannot tell (the default):
     /// then the first batch's number decides.
@@ -116,6 +125,10 @@ impl<S: Source + ?Sized> Source for Box<S> {
 
     fn read(&self, from: &Position) -> Result<Batches> {
         (**self).read(from)
+    }
+
+    fn scan(&self, from: &Position) -> Result<Box<dyn Scan>> {
+        (**self).scan(from)
     }
 
     fn holds_whole_state(&self) -> Result<Option<bool>> {

@@ -9,6 +9,8 @@ use clap::{Args, ValueEnum};
 #[cfg(feature = "kafka")]
 use super::kafka;
 use super::report::Report;
+#[cfg(feature = "snapshot")]
+use super::snapshot;
 use super::{Bench, restore, shipping, standby};
 use crate::error::{Error, Result};
 use crate::machine;
@@ -22,6 +24,9 @@ enum Part {
     Restore,
     /// How far a standby is behind
     Standby,
+    /// What a snapshot in an object store moves
+    #[cfg(feature = "snapshot")]
+    Snapshot,
     /// How fast a log in Kafka is restored; with `--kafka` only
     #[cfg(feature = "kafka")]
     Kafka,
@@ -109,6 +114,8 @@ fn measure(args: &ChangelogArgs, bench: &Bench, report: &mut Report) -> Result<(
                 Part::Shipping => report.add("shipping", shipping::measure(bench, &entries)?),
                 Part::Restore => report.add("restore", restore::measure(bench, &entries)?),
                 Part::Standby => report.add("standby", standby::measure(bench, &entries)?),
+                #[cfg(feature = "snapshot")]
+                Part::Snapshot => report.add("snapshot", snapshot::measure(bench, &entries)?),
                 #[cfg(feature = "kafka")]
                 Part::Kafka => {
                     if let Some(log) = &kafka {

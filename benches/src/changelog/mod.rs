@@ -10,6 +10,8 @@ mod kafka;
 mod report;
 mod restore;
 mod shipping;
+#[cfg(feature = "snapshot")]
+mod snapshot;
 mod standby;
 
 pub use command::{ChangelogArgs, execute};

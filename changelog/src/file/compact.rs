@@ -11,8 +11,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use siltstone::bytes::Bytes;
 use siltstone::fs::FileSystem;
-use siltstone::{Change, ChangeBatch, SeqNo};
+use siltstone::{ChangeBatch, SeqNo};
 
 use super::chain::{Listing, SegmentName};
 use super::format::SegmentHeader;
@@ -20,10 +21,12 @@ use super::latest::Latest;
 use super::options::FileSinkOptions;
 use super::owner::Owner;
 use super::plan::{Plan, SegmentInfo, clean_segments};
-use super::reader::{Next, SegmentReader};
+use super::reader::{Decode, Next, SegmentReader};
 use super::recover::remove_superseded;
 use super::segment::Rewriting;
+use crate::codec::{DecodeError, Encoded};
 use crate::error::{Error, Result};
+use crate::scan::LentChange;
 
 /// What a compaction did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +94,8 @@ struct Pass {
     generation: u64,
     /// With it all keys have been looked at.
     is_last: bool,
+    /// Which changes of the batch before are left; kept for its memory.
+    kept: Vec<bool>,
 }
 
 impl Compaction<'_> {
@@ -115,7 +120,7 @@ impl Compaction<'_> {
             let generation = listing.segments.iter().map(|(name, _)| name.generation).max().unwrap_or(0) + 1;
             let deletes_seqno = plan.deletes_seqno;
             let is_last = share == shares;
-            let pass = Pass { latest, end, clean_seqno, deletes_seqno, generation, is_last };
+            let pass = Pass { latest, end, clean_seqno, deletes_seqno, generation, is_last, kept: Vec::new() };
             self.rewrite(&sealed, clean, pass, &mut compacted)?;
         }
         Ok(compacted)
@@ -134,9 +139,17 @@ impl Compaction<'_> {
         let mut clean_seqno = 0;
         for at in dirty.clone() {
             let mut reader = SegmentReader::open(self.fs, self.directory, sealed[at].name)?;
-            while let Some(batch) = next_batch(&mut reader)? {
-                clean_seqno = batch.last_seqno();
-                if !latest.note(&batch) {
+            let mut note = |batch: Encoded<'_>, _: &Bytes| {
+                let mut seqno = batch.numbers.first;
+                batch.lend(&mut |change| {
+                    latest.note(seqno, change);
+                    seqno += 1;
+                })?;
+                Ok((batch.numbers.last, latest.is_full()))
+            };
+            while let Some((last_seqno, is_full)) = next_batch(&mut reader, &mut note)? {
+                clean_seqno = last_seqno;
+                if is_full {
                     return Ok((at > dirty.start).then_some((latest, at, clean_seqno)));
                 }
             }
@@ -157,6 +170,15 @@ impl Compaction<'_> {
         Ok(())
     }
 
+    /// Whether a segment that batches were shipped to begins with the first change of a database.
+    fn begins_at_one(&self, name: SegmentName) -> Result<bool> {
+        let mut reader = SegmentReader::open(self.fs, self.directory, name)?;
+        if reader.header.generation > 0 || reader.header.prev_seqno > 0 {
+            return Ok(false);
+        }
+        Ok(next_batch(&mut reader, &mut |batch, _| Ok(batch.numbers.first))? == Some(1))
+    }
+
     /// Makes one segment of some of those in `range`, from the first on; where the rest begins.
     fn rewrite_some(
         &self,
@@ -166,10 +188,8 @@ impl Compaction<'_> {
         pass: &mut Pass,
         compacted: &mut Compacted,
     ) -> Result<usize> {
-        let mut reader = SegmentReader::open(self.fs, self.directory, sealed[range.start].name)?;
-        let mut first = next_batch(&mut reader)?;
-        let before = reader.header;
-        let is_whole = range.start == 0 && (before.is_whole || begins_at_one(&before, first.as_ref()));
+        let before = SegmentReader::open(self.fs, self.directory, sealed[range.start].name)?.header;
+        let is_whole = range.start == 0 && (before.is_whole || self.begins_at_one(sealed[range.start].name)?);
         let header = SegmentHeader {
             epoch: 0,
             generation: pass.generation,
@@ -183,14 +203,11 @@ impl Compaction<'_> {
         let mut epoch = 0;
         for at in range.clone() {
             let segment = &sealed[at];
-            if at > range.start {
-                reader = SegmentReader::open(self.fs, self.directory, segment.name)?;
-            }
+            let mut reader = SegmentReader::open(self.fs, self.directory, segment.name)?;
             epoch = epoch.max(segment.name.epoch);
-            while let Some(batch) = first.take().map_or_else(|| next_batch(&mut reader), |batch| Ok(Some(batch)))? {
-                let left = pass.what_is_left(batch)?;
-                compacted.dropped_changes += left.1;
-                left.0.iter().try_for_each(|batch| rewriting.append(batch))?;
+            let mut keep = |batch: Encoded<'_>, chunk: &Bytes| pass.rewrite_batch(batch, chunk, &mut rewriting);
+            while let Some(dropped) = next_batch(&mut reader, &mut keep)? {
+                compacted.dropped_changes += dropped?;
             }
             compacted.segments += 1;
             compacted.bytes_before += segment.file_bytes;
@@ -205,39 +222,46 @@ impl Compaction<'_> {
 }
 
 impl Pass {
-    /// What is left of a batch, if anything is, and how many changes are not.
-    fn what_is_left(&mut self, batch: ChangeBatch) -> Result<(Option<ChangeBatch>, u64)> {
-        let (first_seqno, last_seqno) = (batch.first_seqno(), batch.last_seqno());
-        let kept: Vec<bool> =
-            (first_seqno..).zip(batch.changes()).map(|(seqno, change)| self.is_kept(seqno, change)).collect();
-        let count = kept.iter().filter(|&&kept| kept).count() as u64;
-        let dropped = kept.len() as u64 - count;
-        if dropped == 0 {
-            return Ok((Some(batch), 0));
-        }
-        if count == 0 {
-            return Ok((None, dropped));
-        }
-        let changes = batch.changes().iter().zip(kept).filter(|(_, kept)| *kept).map(|(change, _)| change.clone());
-        let left = ChangeBatch::new(last_seqno + 1 - count, changes.collect())?;
-        Ok((Some(left), dropped))
+    /// Adds what is left of a batch, if anything is; how many changes are not.
+    fn rewrite_batch(
+        &mut self,
+        batch: Encoded<'_>,
+        chunk: &Bytes,
+        rewriting: &mut Rewriting,
+    ) -> std::result::Result<Result<u64>, DecodeError> {
+        let mut seqno = batch.numbers.first;
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.clear();
+        batch.lend(&mut |change| {
+            kept.push(self.is_kept(seqno, change));
+            seqno += 1;
+        })?;
+        let count = kept.iter().filter(|&&kept| kept).count();
+        let appended = if count == kept.len() {
+            rewriting.append_encoded(batch.bytes)
+        } else if count > 0 {
+            let batch = batch.to_batch(chunk)?;
+            let left = batch.changes().iter().zip(&kept).filter(|(_, kept)| **kept).map(|(change, _)| change.clone());
+            let left = ChangeBatch::new(batch.last_seqno() + 1 - count as u64, left.collect());
+            left.map_err(Error::from).and_then(|left| rewriting.append(&left))
+        } else {
+            Ok(())
+        };
+        let dropped = (kept.len() - count) as u64;
+        self.kept = kept;
+        Ok(appended.map(|()| dropped))
     }
 
-    fn is_kept(&mut self, seqno: SeqNo, change: &Change) -> bool {
+    fn is_kept(&mut self, seqno: SeqNo, change: LentChange<'_>) -> bool {
         let expired =
-            !matches!(change, Change::Put { .. }) && seqno <= self.deletes_seqno && self.latest.covers(change);
+            !matches!(change, LentChange::Put { .. }) && seqno <= self.deletes_seqno && self.latest.covers(change);
         !expired && self.latest.is_latest(seqno, change)
     }
 }
 
-/// Whether a segment that batches were shipped to begins with the first change of a database.
-fn begins_at_one(header: &SegmentHeader, first: Option<&ChangeBatch>) -> bool {
-    header.generation == 0 && header.prev_seqno == 0 && first.is_some_and(|batch| batch.first_seqno() == 1)
-}
-
-/// The next batch of a sealed segment.
-fn next_batch(reader: &mut SegmentReader) -> Result<Option<ChangeBatch>> {
-    match reader.next()? {
+/// What `decode` makes of the next batch of a sealed segment.
+fn next_batch<B>(reader: &mut SegmentReader, decode: &mut Decode<'_, B>) -> Result<Option<B>> {
+    match reader.next_with(decode)? {
         Next::Batch(batch) => Ok(Some(batch)),
         Next::End => Ok(None),
         Next::Torn => Err(reader.damaged("a sealed segment is torn")),

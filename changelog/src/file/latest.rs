@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use siltstone::{Change, ChangeBatch, KeyspaceName, SeqNo};
+use siltstone::{KeyspaceName, SeqNo};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
+
+use crate::scan::LentChange;
 
 /// What a key takes in memory at most, in bytes: 24 and the table's own byte, in a table that may be half empty and is
 /// copied when it grows.
@@ -49,39 +51,44 @@ impl Latest {
         Latest { keys: HashMap::default(), drops: HashMap::new(), max_keys, share, shares, seed: None }
     }
 
-    /// Takes note of a batch; false if it does not fit, and then only a part of it was noted, which does no harm: later
-    /// changes only replace more.
-    pub(super) fn note(&mut self, batch: &ChangeBatch) -> bool {
-        for (seqno, change) in (batch.first_seqno()..).zip(batch.changes()) {
-            let Some(key) = key_of(change) else {
-                self.drops.insert(change.keyspace().clone(), seqno);
-                continue;
-            };
-            let hash = self.hash(change.keyspace(), key);
-            if self.is_mine(hash) {
-                self.keys.insert(hash, seqno);
-            }
+    /// Takes note of a change, which is a later one than all before.
+    pub(super) fn note(&mut self, seqno: SeqNo, change: LentChange<'_>) {
+        let (keyspace, key) = keyspace_and_key(change);
+        let Some(key) = key else {
+            self.drops.insert(keyspace.clone(), seqno);
+            return;
+        };
+        let hash = self.hash(keyspace, key);
+        if self.is_mine(hash) {
+            self.keys.insert(hash, seqno);
         }
-        self.keys.len() <= self.max_keys
+    }
+
+    /// Whether there are more keys than were to be. That a part of a batch was noted does no harm: later changes only
+    /// replace more.
+    pub(super) fn is_full(&self) -> bool {
+        self.keys.len() > self.max_keys
     }
 
     /// Whether a change is not replaced by a later one. Of keys of other shares nothing is known, so theirs are kept.
-    pub(super) fn is_latest(&mut self, seqno: SeqNo, change: &Change) -> bool {
-        if self.drops.get(change.keyspace()).is_some_and(|&drop| drop > seqno) {
+    pub(super) fn is_latest(&mut self, seqno: SeqNo, change: LentChange<'_>) -> bool {
+        let (keyspace, key) = keyspace_and_key(change);
+        if !self.drops.is_empty() && self.drops.get(keyspace).is_some_and(|&drop| drop > seqno) {
             return false;
         }
-        let Some(key) = key_of(change) else { return true };
-        let hash = self.hash(change.keyspace(), key);
+        let Some(key) = key else { return true };
+        let hash = self.hash(keyspace, key);
         self.keys.get(&hash).is_none_or(|&latest| latest <= seqno)
     }
 
     /// Whether a change's key is one of those that are looked at.
-    pub(super) fn covers(&mut self, change: &Change) -> bool {
-        match key_of(change) {
+    pub(super) fn covers(&mut self, change: LentChange<'_>) -> bool {
+        let (keyspace, key) = keyspace_and_key(change);
+        match key {
             // With the last share all of what a drop dropped is gone.
             None => self.share + 1 == self.shares,
             Some(key) => {
-                let hash = self.hash(change.keyspace(), key);
+                let hash = self.hash(keyspace, key);
                 self.is_mine(hash)
             }
         }
@@ -101,11 +108,11 @@ impl Latest {
     }
 }
 
-/// The key that a change is of; a keyspace's drop is of none.
-fn key_of(change: &Change) -> Option<&[u8]> {
+/// The keyspace and the key that a change is of; a keyspace's drop is of none.
+fn keyspace_and_key(change: LentChange<'_>) -> (&KeyspaceName, Option<&[u8]>) {
     match change {
-        Change::Put { key, .. } | Change::Delete { key, .. } => Some(key),
-        _ => None,
+        LentChange::Put { keyspace, key, .. } | LentChange::Delete { keyspace, key } => (keyspace, Some(key)),
+        LentChange::DropKeyspace { keyspace } => (keyspace, None),
     }
 }
 
@@ -113,47 +120,49 @@ fn key_of(change: &Change) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    fn put(keyspace: &str, key: &str) -> Change {
-        Change::Put { keyspace: keyspace.into(), key: key.into(), value: "v".into() }
+    fn put<'a>(keyspace: &'a KeyspaceName, key: &'a str) -> LentChange<'a> {
+        LentChange::Put { keyspace, key: key.as_bytes(), value: b"v" }
     }
 
     #[test]
     fn the_latest_change_of_each_key_counts_and_a_drop_ends_all_before_it() {
-        let drop = Change::DropKeyspace { keyspace: "a".into() };
-        let changes = vec![put("a", "k"), put("b", "k"), drop.clone(), put("a", "k"), put("a", "k"), put("b", "l")];
-        let batch = ChangeBatch::new(10, changes.clone()).unwrap();
+        let (a, b) = ("a".into(), "b".into());
+        let drop = LentChange::DropKeyspace { keyspace: &a };
+        let changes = [put(&a, "k"), put(&b, "k"), drop, put(&a, "k"), put(&a, "k"), put(&b, "l")];
         let mut latest = Latest::new(1 << 20, 0, 1);
-        assert!(latest.note(&batch));
+        (10..).zip(changes).for_each(|(seqno, change)| latest.note(seqno, change));
         let kept: Vec<SeqNo> =
-            (10..).zip(&changes).filter(|&(seqno, change)| latest.is_latest(seqno, change)).map(|(n, _)| n).collect();
+            (10..).zip(changes).filter(|&(seqno, change)| latest.is_latest(seqno, change)).map(|(n, _)| n).collect();
         assert_eq!(kept, [11, 12, 14, 15]);
-        assert!(!latest.is_latest(5, &put("b", "k")) && latest.is_latest(5, &put("b", "other")));
-        assert!(!latest.is_latest(5, &put("a", "other")), "it was dropped");
+        assert!(!latest.is_latest(5, put(&b, "k")) && latest.is_latest(5, put(&b, "other")));
+        assert!(!latest.is_latest(5, put(&a, "other")), "it was dropped");
     }
 
     #[test]
     fn each_key_is_of_one_share() {
-        let changes: Vec<Change> = (0..100).map(|n| put("a", &n.to_string())).collect();
-        let batch = ChangeBatch::new(1, changes.clone()).unwrap();
-        let mut covered = vec![0; changes.len()];
+        let (a, keys) = ("a".into(), (0..100).map(|n| n.to_string()).collect::<Vec<String>>());
+        let mut covered = vec![0; keys.len()];
         for share in 0..3 {
             let mut latest = Latest::new(1 << 20, share, 3);
-            latest.note(&batch);
-            for (at, change) in changes.iter().enumerate() {
-                covered[at] += u32::from(latest.covers(change));
-                assert_eq!(latest.is_latest(0, change), !latest.covers(change), "only its own share's are replaced");
+            (1..).zip(&keys).for_each(|(seqno, key)| latest.note(seqno, put(&a, key)));
+            for (at, key) in keys.iter().enumerate() {
+                let covers = latest.covers(put(&a, key));
+                covered[at] += u32::from(covers);
+                assert_eq!(latest.is_latest(0, put(&a, key)), !covers, "only its own share's are replaced");
             }
         }
-        assert_eq!(covered, vec![1; changes.len()]);
+        assert_eq!(covered, vec![1; keys.len()]);
     }
 
     #[test]
     fn it_says_when_it_is_full() {
-        let mut latest = Latest::new(56 * 10, 0, 1);
-        let batch =
-            |from: u64| ChangeBatch::new(from, (from..from + 6).map(|n| put("a", &n.to_string())).collect()).unwrap();
-        assert!(latest.note(&batch(1)));
-        assert!(latest.note(&batch(1)), "no new keys");
-        assert!(!latest.note(&batch(7)));
+        let (a, mut latest) = ("a".into(), Latest::new(56 * 10, 0, 1));
+        let mut note = |from: u64| {
+            (from..from + 6).for_each(|n| latest.note(n, put(&a, &n.to_string())));
+            latest.is_full()
+        };
+        assert!(!note(1));
+        assert!(!note(1), "no new keys");
+        assert!(note(7));
     }
 }

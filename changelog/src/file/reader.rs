@@ -13,7 +13,7 @@ use super::format::{
     END_BYTES, KIND_BATCH, KIND_END, KIND_MARK, MARK_RECORD_BYTES, Place, RECORD_HEADER_BYTES, RecordHeader,
     SEGMENT_HEADER_BYTES, SegmentEnd, SegmentHeader,
 };
-use crate::codec::{DecodeError, Decoder};
+use crate::codec::{DecodeError, Decoder, Encoded};
 use crate::error::{Error, Result};
 
 /// How much is read at once, in bytes, unless a record is larger.
@@ -44,10 +44,14 @@ pub(super) struct SegmentReader {
     marked_offset: u64,
 }
 
+/// What becomes of a batch, and of the chunk it lies in.
+pub(super) type Decode<'a, B> = dyn FnMut(Encoded<'_>, &Bytes) -> std::result::Result<B, DecodeError> + 'a;
+
 /// What is at some place of a segment.
 #[derive(Debug)]
 enum Found {
-    Batch(ChangeBatch, u64),
+    /// One that is not decoded yet, and where in the chunk it is.
+    Batch(Range<usize>),
     Mark(SeqNo),
     /// The file ends here.
     End,
@@ -57,8 +61,8 @@ enum Found {
 
 /// What a segment holds next.
 #[derive(Debug)]
-pub(super) enum Next {
-    Batch(ChangeBatch),
+pub(super) enum Next<B = ChangeBatch> {
+    Batch(B),
     /// The file ends, after whole records.
     End,
     /// What follows is no record, and nothing proves that it ever was.
@@ -118,6 +122,14 @@ impl SegmentReader {
     /// # Errors
     /// `Corruption` for what had been on storage and is unreadable now, `UnsupportedVersion`, `Io`.
     pub(super) fn next(&mut self) -> Result<Next> {
+        self.next_with(&mut |batch, chunk| batch.to_batch(chunk))
+    }
+
+    /// What `decode` makes of the next batch, which lies in a chunk, behind any marks.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub(super) fn next_with<B>(&mut self, decode: &mut Decode<'_, B>) -> Result<Next<B>> {
         loop {
             self.refresh()?;
             let found = match self.record()? {
@@ -133,15 +145,7 @@ impl SegmentReader {
                 found => found,
             };
             match found {
-                Found::Batch(batch, record_bytes) => {
-                    if batch.first_seqno() <= self.last_seqno {
-                        return Err(self.damaged("the batch does not follow the one before it"));
-                    }
-                    self.offset += record_bytes;
-                    self.last_seqno = batch.last_seqno();
-                    self.batches += 1;
-                    return Ok(Next::Batch(batch));
-                }
+                Found::Batch(at) => return self.batch(at, decode).map(Next::Batch),
                 Found::Mark(last_seqno) if last_seqno == self.last_seqno => self.offset += MARK_RECORD_BYTES,
                 Found::Mark(last_seqno) => {
                     return Err(self.damaged(format!("number {last_seqno} is said to be the last one before it")));
@@ -155,12 +159,35 @@ impl SegmentReader {
         }
     }
 
-    /// As [`next`](Self::next), of what lies under a mark.
-    pub(super) fn next_marked(&mut self) -> Result<Next> {
+    fn batch<B>(&mut self, at: Range<usize>, decode: &mut Decode<'_, B>) -> Result<B> {
+        let record_bytes = RECORD_HEADER_BYTES + at.len() as u64;
+        let batch = match self.decoder.open(&self.chunk[at]) {
+            Ok(batch) if batch.numbers.first <= self.last_seqno => {
+                return Err(self.damaged("the batch does not follow the one before it"));
+            }
+            Ok(batch) => {
+                let last_seqno = batch.numbers.last;
+                decode(batch, &self.chunk).map(|batch| (batch, last_seqno))
+            }
+            Err(error) => Err(error),
+        };
+        match batch {
+            Ok((batch, last_seqno)) => {
+                (self.offset, self.last_seqno) = (self.offset + record_bytes, last_seqno);
+                self.batches += 1;
+                Ok(batch)
+            }
+            Err(DecodeError::Malformed(reason)) => Err(self.damaged(reason)),
+            Err(error @ DecodeError::UnknownKind(_)) => Err(self.newer(error.to_string())),
+        }
+    }
+
+    /// As [`next_with`](Self::next_with), of what lies under a mark.
+    pub(super) fn next_marked_with<B>(&mut self, decode: &mut Decode<'_, B>) -> Result<Next<B>> {
         if self.offset >= self.marked_offset && !self.find_mark()? {
             return Ok(Next::End);
         }
-        self.next()
+        self.next_with(decode)
     }
 
     /// The last number in the segment, if its file ends with what tells: a mark, or the end of what compaction made.
@@ -232,29 +259,22 @@ impl SegmentReader {
         }
         let payload_offset = self.offset + RECORD_HEADER_BYTES;
         let is_end = self.end.is_some() && payload_offset + END_BYTES == self.file_bytes;
-        let Some(payload) = self.bytes(payload_offset, u64::from(header.payload_bytes))? else {
+        let Some(at) = self.bytes(payload_offset, u64::from(header.payload_bytes))? else {
             return Ok(Found::Unreadable("the record is cut off"));
         };
-        let payload = &self.chunk[payload];
+        let payload = &self.chunk[at.clone()];
         if !header.matches(payload) {
             return Ok(Found::Unreadable("the payload's checksum does not fit"));
         }
         match header.kind {
-            KIND_MARK => {
-                let Ok(last_seqno) = payload.try_into().map(u64::from_le_bytes) else {
-                    return Err(self.damaged("a mark of another length"));
-                };
-                return Ok(Found::Mark(last_seqno));
-            }
+            KIND_BATCH => Ok(Found::Batch(at)),
+            KIND_MARK => match payload.try_into() {
+                Ok(last_seqno) => Ok(Found::Mark(u64::from_le_bytes(last_seqno))),
+                Err(_) => Err(self.damaged("a mark of another length")),
+            },
             // Opening has looked at it, and it is the last thing in the file.
-            KIND_END if is_end => return Ok(Found::End),
-            KIND_BATCH => {}
-            _ => return Err(self.damaged("an end in the middle")),
-        }
-        match self.decoder.decode(&self.chunk, payload) {
-            Ok(batch) => Ok(Found::Batch(batch, header.record_bytes())),
-            Err(DecodeError::Malformed(reason)) => Err(self.damaged(reason)),
-            Err(error @ DecodeError::UnknownKind(_)) => Err(self.newer(error.to_string())),
+            KIND_END if is_end => Ok(Found::End),
+            _ => Err(self.damaged("an end in the middle")),
         }
     }
 

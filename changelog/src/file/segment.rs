@@ -114,6 +114,15 @@ impl Rewriting {
         self.append_record(KIND_BATCH, |out| codec::encode(batch, out))
     }
 
+    /// As [`append`](Self::append), a batch as it is encoded.
+    pub(super) fn append_encoded(&mut self, batch: &[u8]) -> Result<()> {
+        self.batches += 1;
+        self.append_record(KIND_BATCH, |out| {
+            out.extend_from_slice(batch);
+            Ok(())
+        })
+    }
+
     fn append_record(&mut self, kind: u8, encode: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
         self.record.clear();
         append_record(&mut self.record, kind, self.place, self.segment.file_bytes(), encode)?;

@@ -4,15 +4,18 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use siltstone::bytes::Bytes;
 use siltstone::fs::{FileSystem, OsFileSystem};
 use siltstone::{ChangeBatch, SeqNo};
 
 use super::chain::{Listing, SegmentName};
 use super::format::SegmentHeader;
 use super::owner::is_owned;
-use super::reader::{Next, SegmentReader};
+use super::reader::{Decode, Next, SegmentReader};
+use crate::codec::Encoded;
 use crate::error::{Error, Result};
 use crate::position::Position;
+use crate::scan::{LentChange, Numbers, Scan};
 use crate::sink::{Batches, Source, until_error};
 
 /// How often a segment is looked for that compaction or a new owner replaced between the look at the directory and the
@@ -81,7 +84,7 @@ impl FileSource {
         let mut reading = self.reading(last.header.prev_seqno);
         // Nothing is made of what is read.
         reading.deletes_seqno = SeqNo::MAX;
-        while reading.next()?.is_some() {}
+        while reading.next_batch()?.is_some() {}
         Ok(Some((last.header.log_id, reading.after_seqno)))
     }
 }
@@ -99,35 +102,12 @@ impl Source for FileSource {
     /// `PositionOutOfRange` also where deletes behind `from` are gone, so that what was read up to there cannot be brought
     /// up to date; `Mismatch` for a position of another log.
     fn read(&self, from: &Position) -> Result<Batches> {
-        let (log_id, seqno) = parse(from)?;
-        let mut reading = self.reading(seqno);
-        let Some(first) = self.edge(<[SegmentName]>::first)? else {
-            return match seqno {
-                0 if log_id.is_none() => Ok(until_error(move || reading.next())),
-                _ => {
-                    Err(Error::PositionOutOfRange { position: from.clone(), oldest: beginning(), newest: beginning() })
-                }
-            };
-        };
-        let header = first.header;
-        if let Some(other) = log_id.filter(|&id| id != header.log_id) {
-            let reason = format!("{from} is a position of log {other:016x}, this is log {:016x}", header.log_id);
-            return Err(Error::Mismatch(reason));
-        }
-        let deletes_seqno = self.largest(|header| header.deletes_seqno)?;
-        let from_start = seqno == header.prev_seqno;
-        let too_old = seqno < header.prev_seqno || (seqno < deletes_seqno && !from_start);
-        let last = self.edge(<[SegmentName]>::last)?.map_or(0, |last| last.header.prev_seqno);
-        // The last segment is only read through where that can tell something.
-        let newest = if seqno > last || too_old { self.newest()?.map_or(last, |(_, newest)| newest) } else { last };
-        if too_old || seqno > newest {
-            let oldest = if seqno < header.prev_seqno { header.prev_seqno } else { deletes_seqno };
-            let (oldest, newest) = (position(header.log_id, oldest), position(header.log_id, newest));
-            return Err(Error::PositionOutOfRange { position: from.clone(), oldest, newest });
-        }
-        reading.log_id = Some(header.log_id);
-        reading.deletes_seqno = deletes_seqno;
-        Ok(until_error(move || reading.next()))
+        let mut reading = self.read_from(from)?;
+        Ok(until_error(move || reading.next_batch()))
+    }
+
+    fn scan(&self, from: &Position) -> Result<Box<dyn Scan>> {
+        Ok(Box::new(self.read_from(from)?))
     }
 
     fn holds_whole_state(&self) -> Result<Option<bool>> {
@@ -151,6 +131,38 @@ impl Source for FileSource {
 }
 
 impl FileSource {
+    fn read_from(&self, from: &Position) -> Result<Reading> {
+        let (log_id, seqno) = parse(from)?;
+        let mut reading = self.reading(seqno);
+        let Some(first) = self.edge(<[SegmentName]>::first)? else {
+            return match seqno {
+                0 if log_id.is_none() => Ok(reading),
+                _ => {
+                    Err(Error::PositionOutOfRange { position: from.clone(), oldest: beginning(), newest: beginning() })
+                }
+            };
+        };
+        let header = first.header;
+        if let Some(other) = log_id.filter(|&id| id != header.log_id) {
+            let reason = format!("{from} is a position of log {other:016x}, this is log {:016x}", header.log_id);
+            return Err(Error::Mismatch(reason));
+        }
+        let deletes_seqno = self.largest(|header| header.deletes_seqno)?;
+        let from_start = seqno == header.prev_seqno;
+        let too_old = seqno < header.prev_seqno || (seqno < deletes_seqno && !from_start);
+        let last = self.edge(<[SegmentName]>::last)?.map_or(0, |last| last.header.prev_seqno);
+        // The last segment is only read through where that can tell something.
+        let newest = if seqno > last || too_old { self.newest()?.map_or(last, |(_, newest)| newest) } else { last };
+        if too_old || seqno > newest {
+            let oldest = if seqno < header.prev_seqno { header.prev_seqno } else { deletes_seqno };
+            let (oldest, newest) = (position(header.log_id, oldest), position(header.log_id, newest));
+            return Err(Error::PositionOutOfRange { position: from.clone(), oldest, newest });
+        }
+        reading.log_id = Some(header.log_id);
+        reading.deletes_seqno = deletes_seqno;
+        Ok(reading)
+    }
+
     /// The largest number that `of` says of the segments that compaction made; 0 without any.
     fn largest(&self, of: fn(&SegmentHeader) -> SeqNo) -> Result<SeqNo> {
         retry_missing(|| {
@@ -234,8 +246,27 @@ enum SegmentState {
     Sealed,
 }
 
+impl Scan for Reading {
+    fn next(&mut self, take: &mut dyn FnMut(LentChange<'_>)) -> Result<Option<Numbers>> {
+        self.next_with(&mut |batch, _| {
+            let numbers = batch.numbers;
+            batch.lend(take).map(|()| numbers)
+        })
+    }
+
+    fn position(&self) -> Result<Position> {
+        Ok(self.log_id.map_or_else(beginning, |log_id| position(log_id, self.after_seqno)))
+    }
+}
+
 impl Reading {
-    fn next(&mut self) -> Result<Option<(Position, ChangeBatch)>> {
+    fn next_batch(&mut self) -> Result<Option<(Position, ChangeBatch)>> {
+        let batch = self.next_with(&mut |batch, chunk| batch.to_batch(chunk))?;
+        batch.map(|batch| Ok((self.position()?, batch))).transpose()
+    }
+
+    /// What `decode` makes of the next batch.
+    fn next_with<B>(&mut self, decode: &mut Decode<'_, B>) -> Result<Option<B>> {
         loop {
             let Some(segment) = &mut self.segment else {
                 if !self.enter()? {
@@ -243,15 +274,20 @@ impl Reading {
                 }
                 continue;
             };
+            let after_seqno = self.after_seqno;
+            let mut decode_new = |batch: Encoded<'_>, chunk: &Bytes| match batch.numbers.last > after_seqno {
+                true => decode(batch, chunk).map(Some),
+                false => Ok(None),
+            };
             let next = match segment.state {
-                SegmentState::Written => segment.reader.next_marked()?,
-                _ => segment.reader.next()?,
+                SegmentState::Written => segment.reader.next_marked_with(&mut decode_new)?,
+                _ => segment.reader.next_with(&mut decode_new)?,
             };
             let is_torn = match next {
-                Next::Batch(batch) if batch.last_seqno() <= self.after_seqno => continue,
+                Next::Batch(None) => continue,
                 Next::Batch(batch) => {
-                    self.after_seqno = batch.last_seqno();
-                    return Ok(Some((position(segment.reader.header.log_id, self.after_seqno), batch)));
+                    self.after_seqno = segment.reader.last_seqno;
+                    return Ok(batch);
                 }
                 Next::End => false,
                 Next::Torn => true,

@@ -30,9 +30,9 @@ impl Input {
     /// Moves on to the next record.
     fn advance(&mut self, reader: &Reader) -> Result<()> {
         self.head = None;
-        let (keyspace, part) = (&self.keyspace, self.records.part().clone());
+        let keyspace = &self.keyspace;
         loop {
-            let read = self.records.next(reader, |message| -> Result<Stamped> {
+            let read = self.records.next(reader, |part, message| -> Result<Stamped> {
                 let stamp = Stamp::decode(header(message))
                     .map_err(|reason| refused(&part.topic, part.partition, message.offset(), reason))?;
                 let (keyspace, key) = (keyspace.clone(), Slice::from(message.key().unwrap_or_default()));
@@ -84,7 +84,7 @@ impl Merge {
             && next_put.is_none_or(|stamp| seqno < stamp.seqno)
             && let Some((seqno, keyspace)) = self.drops.pop_front()
         {
-            return Ok(Some(ChangeBatch::new(seqno, vec![Change::DropKeyspace { keyspace }])?));
+            return Ok(Some(ChangeBatch::single(seqno, Change::DropKeyspace { keyspace })?));
         }
         let Some(stamp) = next_put else { return Ok(None) };
         let mut changes = Vec::new();

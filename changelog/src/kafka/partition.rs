@@ -33,6 +33,9 @@ pub(super) struct Reader {
     options: KafkaOptions,
 }
 
+/// How many records are read at most between two calls of the client library for its own work.
+const SERVE_RECORDS: u32 = 1024;
+
 /// The records of one part.
 pub(super) struct PartReader {
     queue: PartitionQueue<DefaultConsumerContext>,
@@ -40,6 +43,8 @@ pub(super) struct PartReader {
     timeout: Duration,
     prefix: String,
     is_done: bool,
+    /// Since the client library was called for its own work.
+    read_records: u32,
 }
 
 impl Reader {
@@ -77,7 +82,8 @@ impl Reader {
                 ))
             })?;
             let (timeout, prefix) = (self.options.request_timeout, self.options.prefix.clone());
-            readers.push(PartReader { queue, part: part.clone(), timeout, prefix, is_done: part.first >= part.end });
+            let is_done = part.first >= part.end;
+            readers.push(PartReader { queue, part: part.clone(), timeout, prefix, is_done, read_records: 0 });
         }
         self.consumer.assign(&assignment).map_err(|error| self.error(error))?;
         Ok(readers)
@@ -98,20 +104,29 @@ impl PartReader {
     pub(super) fn next<R>(
         &mut self,
         reader: &Reader,
-        read: impl FnOnce(&BorrowedMessage<'_>) -> R,
+        read: impl FnOnce(&Part, &BorrowedMessage<'_>) -> R,
     ) -> Result<Option<R>> {
-        let deadline = Instant::now() + self.timeout;
+        let mut waited_since = None;
         while !self.is_done {
-            reader.serve()?;
-            match self.queue.poll(POLL) {
+            // What is there is taken without waiting: each other call has its price, and there is one for each record.
+            let polled = match self.queue.poll(Duration::ZERO) {
+                Some(polled) if self.read_records < SERVE_RECORDS => Some(polled),
+                polled => {
+                    self.read_records = 0;
+                    reader.serve()?;
+                    polled.or_else(|| self.queue.poll(POLL))
+                }
+            };
+            match polled {
                 Some(Ok(message)) if message.offset() < self.part.end => {
                     self.is_done = message.offset() + 1 == self.part.end;
-                    return Ok(Some(read(&message)));
+                    self.read_records += 1;
+                    return Ok(Some(read(&self.part, &message)));
                 }
                 // What belongs to the part is behind this one, or compaction and aborted writes left nothing at its end.
                 Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => self.is_done = true,
                 Some(Err(error)) => return Err(kafka_error(&self.prefix, error)),
-                None if Instant::now() >= deadline => {
+                None if waited_since.get_or_insert_with(Instant::now).elapsed() >= self.timeout => {
                     let source = format!("no answer about {} for {:?}", self.part.topic, self.timeout).into();
                     return Err(Error::Foreign { source, retryable: true });
                 }
@@ -119,10 +134,6 @@ impl PartReader {
             }
         }
         Ok(None)
-    }
-
-    pub(super) fn part(&self) -> &Part {
-        &self.part
     }
 }
 

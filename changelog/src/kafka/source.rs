@@ -13,6 +13,7 @@ use super::position::Place;
 use super::topics::{commits_topic, topic_of};
 use crate::error::{Error, Result};
 use crate::position::Position;
+use crate::scan::{LentChange, Numbers, Scan, lend_all};
 use crate::sink::{Batches, Source, until_error};
 
 /// How many offsets before the end the newest commit is looked for at first: it is the last record but for the marker
@@ -76,7 +77,7 @@ fn commits(reader: &Reader, options: &KafkaOptions, first: i64, end: i64) -> Res
     let part = Part { topic: topic.clone(), partition: COMMITS_PARTITION, first, end };
     let mut found = Vec::new();
     for mut records in reader.read(&[part])? {
-        while let Some(next) = records.next(reader, |message| -> Result<Found> {
+        while let Some(next) = records.next(reader, |_, message| -> Result<Found> {
             let commit = Commit::decode(message.payload().unwrap_or_default())
                 .map_err(|reason| refused(&topic, COMMITS_PARTITION, message.offset(), reason))?;
             Ok(Found { offset: message.offset(), at_ms: message.timestamp().to_millis(), commit })
@@ -126,6 +127,20 @@ impl Source for KafkaSource {
 
     /// After its end the iterator goes on when the log has grown.
     fn read(&self, from: &Position) -> Result<Batches> {
+        let mut following = self.follow(from)?;
+        Ok(until_error(move || {
+            let batch = following.next_batch()?;
+            batch.map(|batch| Ok((following.place.to_position()?, batch))).transpose()
+        }))
+    }
+
+    fn scan(&self, from: &Position) -> Result<Box<dyn Scan>> {
+        Ok(Box::new(self.follow(from)?))
+    }
+}
+
+impl KafkaSource {
+    fn follow(&self, from: &Position) -> Result<Following> {
         let place = Place::of(from)?;
         let commits = Reader::new(&self.options)?;
         let newest = newest(&commits, &self.options)?;
@@ -143,15 +158,13 @@ impl Source for KafkaSource {
         let base = from_commit.filter(|_| !place.from_start);
         let data = Reader::new(&self.options)?;
         let options = self.options.clone();
-        let mut following = Following { options, commits, data, base, after_seqno: place.seqno, stretch: None };
+        let mut following = Following { options, commits, data, base, place, after_seqno: place.seqno, stretch: None };
         if let Some(newest) = newest {
             following.begin(newest)?;
         }
-        Ok(until_error(move || following.next_batch()))
+        Ok(following)
     }
-}
 
-impl KafkaSource {
     fn out_of_range(&self, position: &Position) -> Error {
         match self.bounds() {
             Ok((oldest, newest)) => Error::PositionOutOfRange { position: position.clone(), oldest, newest },
@@ -174,6 +187,17 @@ impl KafkaSource {
     }
 }
 
+impl Scan for Following {
+    fn next(&mut self, take: &mut dyn FnMut(LentChange<'_>)) -> Result<Option<Numbers>> {
+        let batch = self.next_batch()?;
+        Ok(batch.map(|batch| lend_all(&batch, take)))
+    }
+
+    fn position(&self) -> Result<Position> {
+        self.place.to_position()
+    }
+}
+
 /// Reads from commit to commit.
 struct Following {
     options: KafkaOptions,
@@ -181,6 +205,8 @@ struct Following {
     data: Reader,
     /// Everything up to this commit was read; none: nothing was.
     base: Option<Found>,
+    /// Behind the last batch that was read.
+    place: Place,
     after_seqno: SeqNo,
     /// What is being read, and up to which commit.
     stretch: Option<(Merge, Found)>,
@@ -233,18 +259,18 @@ impl Following {
         Ok(Part { first: part.first.max(low), ..part })
     }
 
-    fn next_batch(&mut self) -> Result<Option<(Position, ChangeBatch)>> {
+    fn next_batch(&mut self) -> Result<Option<ChangeBatch>> {
         loop {
             if let Some((merge, commit)) = &mut self.stretch {
                 if let Some(batch) = merge.next(&self.data)? {
                     let seqno = batch.last_seqno();
                     let (log, is_last) = (commit.commit.log, seqno == commit.commit.last_seqno);
-                    let place = match &self.base {
+                    self.place = match &self.base {
                         _ if is_last => Place { log, from_start: false, commit: commit.offset, seqno },
                         Some(base) => Place { log, from_start: false, commit: base.offset, seqno },
                         None => Place { log, from_start: true, commit: commit.offset, seqno },
                     };
-                    return Ok(Some((place.to_position()?, batch)));
+                    return Ok(Some(batch));
                 }
                 self.after_seqno = commit.commit.last_seqno;
                 self.base = self.stretch.take().map(|(_, commit)| commit);

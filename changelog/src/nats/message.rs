@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use siltstone::{ChangeBatch, KeyspaceName, SeqNo};
 
-use crate::codec::{self, DecodeError, Input, write_number};
+use crate::codec::{self, DecodeError, Decoder, Input, write_number};
 use crate::error::Result;
 
 /// The header's name.
@@ -130,12 +130,12 @@ impl Draft {
     }
 }
 
-/// The batches of a whole payload.
-pub(super) fn batches(payload: &[u8]) -> Result<Vec<ChangeBatch>, DecodeError> {
+/// The batches of a whole payload, whose memory they share.
+pub(super) fn batches(payload: &Bytes) -> Result<Vec<ChangeBatch>, DecodeError> {
     let mut input = Input(payload);
-    let mut batches = Vec::new();
+    let (mut batches, mut decoder) = (Vec::new(), Decoder::default());
     while !input.0.is_empty() {
-        batches.push(codec::decode(input.bytes()?)?);
+        batches.push(decoder.decode(payload, input.bytes()?)?);
     }
     Ok(batches)
 }
@@ -178,11 +178,11 @@ mod tests {
         draft.push(&large).unwrap();
         let messages = draft.into_messages(7, 300);
         assert!(messages.len() > 3 && messages.iter().all(|(_, bytes)| bytes.len() <= 300));
-        let whole: Vec<u8> = messages.iter().flat_map(|(_, bytes)| bytes.to_vec()).collect();
+        let whole = Bytes::from(messages.iter().map(|(_, bytes)| &bytes[..]).collect::<Vec<_>>().concat());
         assert_eq!(batches(&whole).unwrap(), [a, large]);
         for (at, (stamp, _)) in messages.iter().enumerate() {
             assert_eq!((stamp.first, stamp.last, stamp.part), (1, 5, at as u32 + 1));
         }
-        assert!(batches(&whole[..whole.len() - 1]).is_err());
+        assert!(batches(&whole.slice(..whole.len() - 1)).is_err());
     }
 }

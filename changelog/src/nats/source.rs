@@ -144,7 +144,10 @@ impl Following {
             return Ok(());
         }
         let parts = std::mem::take(&mut self.parts);
-        let payload: Vec<u8> = parts.iter().flat_map(|part| &part.payload).copied().collect();
+        let payload = match &parts[..] {
+            [only] => only.payload.clone(),
+            parts => parts.iter().map(|part| &part.payload[..]).collect::<Vec<_>>().concat().into(),
+        };
         let sequence = parts[0].sequence;
         let decoded = batches(&payload).map_err(|error| match error {
             DecodeError::Malformed(reason) => self.client.refused(sequence, Refused::Malformed(reason)),

@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use siltstone::{ChangeBatch, CompactionHold, Db};
+use siltstone::{CompactionHold, Db, SeqNo};
 
-use super::chunk::{Chunk, Reading};
+use super::chunk::Chunk;
 use super::progress::Progress;
+use super::read_ahead::ReadAhead;
 use super::{Restore, bulk};
 use crate::error::{Error, Result};
 use crate::figures;
@@ -17,16 +18,13 @@ use crate::sink::Source;
 const REPORT_BYTES: u64 = 1 << 20;
 const REPORT_BATCHES: u64 = 4096;
 
-/// A chunk that is smaller than this part of a whole one is applied batch by batch: it makes a small table.
-const SMALL_CHUNK: u64 = 16;
-
 /// So many chunks are merged together at most: each may have become a sorted run of its own.
 const HELD_CHUNKS: u32 = 24;
 
 impl<S: Source> Restore<S> {
     /// Applies the log from `position` on, as far as it is to go; how far that was, and whether it was to end there.
     pub(super) fn apply_from(&mut self, db: &Db, position: Position, newest: Position) -> Result<(Position, bool)> {
-        let batches = self.source.read(&position)?;
+        let scan = self.source.scan(&position)?;
         let (began, begun_seqno) = (self.clock.now(), db.last_seqno());
         let mut progress = Progress {
             batches: 0,
@@ -39,17 +37,16 @@ impl<S: Source> Restore<S> {
             elapsed: Duration::ZERO,
             begun_seqno,
         };
-        let reading = Reading { chunk_bytes: self.chunk_bytes, after_seqno: begun_seqno, until: self.until.clone() };
+        let reading = ReadAhead { chunk_bytes: self.chunk_bytes, after_seqno: begun_seqno, until: self.until.clone() };
         let mut is_met = false;
         let mut holding = Holding::default();
         std::thread::scope(|scope| {
             // Dropped at an error, which ends the reading.
-            for chunk in reading.spawn(scope, batches) {
+            for chunk in reading.spawn(scope, scan) {
                 let chunk = chunk?;
-                holding.before(db, self.is_sorted(&chunk))?;
-                self.apply_chunk(db, &chunk, &mut progress, began)?;
-                progress.position = chunk.end.unwrap_or(progress.position.clone());
+                holding.before(db, chunk.is_sorted())?;
                 is_met = chunk.is_last;
+                self.apply_chunk(db, chunk, &mut progress, began)?;
             }
             Ok::<(), Error>(())
         })?;
@@ -58,26 +55,27 @@ impl<S: Source> Restore<S> {
         Ok((progress.position, is_met))
     }
 
-    /// Whether a chunk is worth a table of its own.
-    fn is_sorted(&self, chunk: &Chunk) -> bool {
-        self.chunk_bytes > 0 && chunk.bytes >= self.chunk_bytes / SMALL_CHUNK && !chunk.is_drop
-    }
-
-    fn apply_chunk(&mut self, db: &Db, chunk: &Chunk, progress: &mut Progress, began: Duration) -> Result<()> {
-        if self.is_sorted(chunk) {
-            bulk::apply(&mut self.applier, db, chunk)?;
-            chunk.batches.iter().for_each(|(position, batch)| progress.add(position, batch));
+    fn apply_chunk(&mut self, db: &Db, chunk: Chunk, progress: &mut Progress, began: Duration) -> Result<()> {
+        if chunk.is_sorted() {
+            bulk::apply(&mut self.applier, db, &chunk)?;
+            progress.add(chunk.batch_count(), chunk.entries().len(), chunk.user_bytes(), chunk.last_seqno());
+            progress.position = chunk.end.unwrap_or_else(|| progress.position.clone());
             return self.applied(progress, began);
         }
+        let end = chunk.end.clone();
         let mut reported = (progress.user_bytes, progress.batches);
-        for (position, batch) in &chunk.batches {
+        chunk.for_each_batch(|batch, position| {
             self.applier.apply(db, batch, position)?;
-            progress.add(position, batch);
+            progress.add(1, batch.changes().len(), batch.user_bytes(), batch.last_seqno());
+            progress.position = position.clone();
             if progress.user_bytes - reported.0 >= REPORT_BYTES || progress.batches - reported.1 >= REPORT_BATCHES {
                 reported = (progress.user_bytes, progress.batches);
                 self.applied(progress, began)?;
             }
-        }
+            Ok(())
+        })?;
+        // What was left out at the end.
+        progress.position = end.unwrap_or_else(|| progress.position.clone());
         Ok(())
     }
 
@@ -123,12 +121,11 @@ impl Holding {
 }
 
 impl Progress {
-    fn add(&mut self, position: &Position, batch: &ChangeBatch) {
-        figures::restored(batch.changes().len() as u64, batch.user_bytes());
-        self.batches += 1;
-        self.changes += batch.changes().len() as u64;
-        self.user_bytes += batch.user_bytes();
-        self.seqno = batch.last_seqno();
-        self.position = position.clone();
+    fn add(&mut self, batches: usize, changes: usize, user_bytes: u64, last_seqno: SeqNo) {
+        figures::restored(changes as u64, user_bytes);
+        self.batches += batches as u64;
+        self.changes += changes as u64;
+        self.user_bytes += user_bytes;
+        self.seqno = last_seqno;
     }
 }

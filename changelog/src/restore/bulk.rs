@@ -1,12 +1,11 @@
 //! Many batches at once, sorted straight into tables.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::hint::black_box;
 
-use siltstone::{Change, ChangeBatch, Db, KeyspaceName};
+use siltstone::{Db, KeyspaceName};
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Entry};
 use super::note_position;
 use crate::applier::Applier;
 use crate::error::Result;
@@ -20,35 +19,29 @@ const SAMPLES: usize = 1024;
 /// How many changes are touched ahead of their turn.
 const AHEAD: usize = 32;
 
+/// What memory is fetched in, in bytes, on the machines we know.
+const LINE_BYTES: usize = 64;
+
 /// Applies a chunk, of which all of the changes are puts and deletes.
 ///
 /// # Errors
 /// What the database says; nothing is applied then, unless it is the position behind the chunk that could not be noted.
 pub(super) fn apply(applier: &mut Applier, db: &Db, chunk: &Chunk) -> Result<()> {
-    let (Some((_, first)), Some((position, last))) = (chunk.batches.first(), chunk.batches.last()) else {
-        return Ok(());
-    };
-    applier.check_whole(db, first)?;
-    for (_, batch) in &chunk.batches {
-        applier.open_keyspaces(db, batch)?;
-    }
+    applier.check_whole(db, chunk.first_seqno())?;
+    chunk.keyspaces().iter().try_for_each(|name| applier.open_keyspace(db, name))?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    db.apply_sorted(sort(&chunk.batches, SPLIT_CHANGES, threads), last.last_seqno())?;
+    db.apply_sorted(sort(chunk, SPLIT_CHANGES, threads), chunk.last_seqno())?;
     // Behind the data: what is applied again after a crash in between is in already, by its numbers.
-    note_position(db, position)
+    chunk.end.as_ref().map_or(Ok(()), |position| note_position(db, position))
 }
 
 /// The changes of each keyspace; of one that has more than `split_changes` in `ways` ranges of keys.
-fn sort<P: Sync>(
-    batches: &[(P, ChangeBatch)],
-    split_changes: usize,
-    ways: usize,
-) -> Vec<(KeyspaceName, Sorted<'_, P>)> {
+fn sort(chunk: &Chunk, split_changes: usize, ways: usize) -> Vec<(KeyspaceName, Sorted<'_>)> {
     let mut sorted = Vec::new();
-    for (name, unsorted) in gather(batches) {
-        let (skipped, places) = unsorted.into_places(batches);
+    for (name, unsorted) in chunk.keyspaces().iter().zip(gather(chunk)) {
+        let (skipped, places) = unsorted.into_places(chunk);
         let parts = if places.len() > split_changes { split(places, ways) } else { vec![places] };
-        sorted.extend(parts.into_iter().map(|places| (name.clone(), Sorted::new(batches, skipped, places))));
+        sorted.extend(parts.into_iter().map(|places| (name.clone(), Sorted::new(chunk, skipped, places))));
     }
     sorted
 }
@@ -58,64 +51,49 @@ fn sort<P: Sync>(
 struct Place {
     /// How its key goes on behind what all have in common: most comparisons touch nothing else.
     prefix: u64,
-    batch: u32,
-    change: u32,
+    /// Among the changes of the chunk.
+    entry: u32,
 }
 
 impl Place {
-    fn of<P>(self, batches: &[(P, ChangeBatch)]) -> &Change {
-        &batches[self.batch as usize].1.changes()[self.change as usize]
+    fn of(self, chunk: &Chunk) -> &Entry {
+        &chunk.entries()[self.entry as usize]
     }
 }
 
 /// The changes of one keyspace, as they come.
-struct Unsorted<'b> {
+#[derive(Default)]
+struct Unsorted<'c> {
     /// The first key up to where others differ from it.
-    common: &'b [u8],
+    common: Option<&'c [u8]>,
     places: Vec<Place>,
 }
 
-impl<'b> Unsorted<'b> {
-    fn push(&mut self, key: &'b [u8], batch: u32, change: u32) {
-        if !key.starts_with(self.common) {
-            let same = self.common.iter().zip(key).take_while(|(a, b)| a == b).count();
-            self.common = &self.common[..same];
+impl<'c> Unsorted<'c> {
+    fn push(&mut self, key: &'c [u8], entry: u32) {
+        let common = self.common.get_or_insert(key);
+        if !key.starts_with(common) {
+            let same = common.iter().zip(key).take_while(|(a, b)| a == b).count();
+            *common = &common[..same];
         }
-        self.places.push(Place { prefix: 0, batch, change });
+        self.places.push(Place { prefix: 0, entry });
     }
 
     /// How long a beginning all keys share, in bytes, and the places with what follows it.
-    fn into_places<P>(mut self, batches: &[(P, ChangeBatch)]) -> (usize, Vec<Place>) {
-        let skipped = self.common.len();
+    fn into_places(mut self, chunk: &Chunk) -> (usize, Vec<Place>) {
+        let skipped = self.common.map_or(0, <[u8]>::len);
         for place in &mut self.places {
-            place.prefix = prefix(&key_of(place.of(batches))[skipped..]);
+            place.prefix = prefix(&chunk.key(place.of(chunk))[skipped..]);
         }
         (skipped, self.places)
     }
 }
 
-fn gather<P>(batches: &[(P, ChangeBatch)]) -> BTreeMap<&KeyspaceName, Unsorted<'_>> {
-    let mut keyspaces: BTreeMap<&KeyspaceName, Unsorted<'_>> = BTreeMap::new();
-    let mut batch = 0;
-    while let Some(name) = batches.get(batch).map(|(_, changes)| changes.changes()[0].keyspace()) {
-        let first = key_of(&batches[batch].1.changes()[0]);
-        let unsorted = keyspaces.entry(name).or_insert(Unsorted { common: first, places: Vec::new() });
-        // Batches of one change come in runs of one keyspace.
-        while let Some([change]) = batches.get(batch).map(|(_, changes)| changes.changes())
-            && change.keyspace() == name
-        {
-            unsorted.push(key_of(change), batch as u32, 0);
-            batch += 1;
-        }
-        let Some((_, changes)) = batches.get(batch).filter(|(_, changes)| changes.changes().len() > 1) else {
-            continue;
-        };
-        for (change, it) in (0u32..).zip(changes.changes()) {
-            let key = key_of(it);
-            let unsorted = keyspaces.entry(it.keyspace()).or_insert(Unsorted { common: key, places: Vec::new() });
-            unsorted.push(key, batch as u32, change);
-        }
-        batch += 1;
+/// Those of each keyspace of the chunk.
+fn gather(chunk: &Chunk) -> Vec<Unsorted<'_>> {
+    let mut keyspaces: Vec<Unsorted<'_>> = chunk.keyspaces().iter().map(|_| Unsorted::default()).collect();
+    for (at, entry) in (0u32..).zip(chunk.entries()) {
+        keyspaces[entry.keyspace as usize].push(chunk.key(entry), at);
     }
     keyspaces
 }
@@ -138,8 +116,8 @@ fn split(places: Vec<Place>, ways: usize) -> Vec<Vec<Place>> {
 
 /// The latest change of each key, in order. The sorting is done when the first one is asked for, so that parts are sorted
 /// side by side.
-struct Sorted<'b, P> {
-    batches: &'b [(P, ChangeBatch)],
+struct Sorted<'c> {
+    chunk: &'c Chunk,
     /// How long a beginning all keys share, in bytes.
     skipped: usize,
     places: Vec<Place>,
@@ -149,22 +127,20 @@ struct Sorted<'b, P> {
     last: Option<Place>,
 }
 
-impl<'b, P> Sorted<'b, P> {
-    fn new(batches: &'b [(P, ChangeBatch)], skipped: usize, places: Vec<Place>) -> Self {
-        Sorted { batches, skipped, places, at: 0, touched: 0, is_sorted: false, last: None }
+impl<'c> Sorted<'c> {
+    fn new(chunk: &'c Chunk, skipped: usize, places: Vec<Place>) -> Self {
+        Sorted { chunk, skipped, places, at: 0, touched: 0, is_sorted: false, last: None }
     }
 
     fn compare_keys(&self, a: Place, b: Place) -> Ordering {
-        let rest = |place: Place| &key_of(place.of(self.batches))[self.skipped..];
+        let rest = |place: Place| &self.chunk.key(place.of(self.chunk))[self.skipped..];
         a.prefix.cmp(&b.prefix).then_with(|| rest(a).cmp(rest(b)))
     }
 
     fn sort(&mut self) {
         let mut places = std::mem::take(&mut self.places);
         // Of one key the latest first.
-        places.sort_unstable_by(|&a, &b| {
-            self.compare_keys(a, b).then_with(|| (b.batch, b.change).cmp(&(a.batch, a.change)))
-        });
+        places.sort_unstable_by(|&a, &b| self.compare_keys(a, b).then_with(|| b.entry.cmp(&a.entry)));
         self.places = places;
         self.is_sorted = true;
     }
@@ -173,16 +149,20 @@ impl<'b, P> Sorted<'b, P> {
     /// of them at once, and not for each when it is its turn.
     fn touch_ahead(&mut self) {
         let end = (self.at + AHEAD).min(self.places.len());
-        let values = self.places[self.at..end].iter().map(|place| value_of(place.of(self.batches)).unwrap_or_default());
-        let value_bytes: usize = values.clone().map(<[u8]>::len).sum();
-        let some_bytes: usize = values.filter_map(|value| value.first()).map(|&byte| usize::from(byte)).sum();
-        black_box(value_bytes + some_bytes);
+        let entries = self.places[self.at..end].iter().map(|place| place.of(self.chunk));
+        // First all the entries, which say where keys and values are.
+        let keys: usize = entries.clone().map(|entry| self.chunk.key(entry).len()).sum();
+        let lines =
+            |bytes: &[u8]| bytes.iter().step_by(LINE_BYTES).take(4).map(|&byte| usize::from(byte)).sum::<usize>();
+        let values: usize =
+            entries.map(|entry| lines(self.chunk.key(entry)) + self.chunk.value(entry).map_or(0, lines)).sum();
+        black_box(keys + values);
         self.touched = end;
     }
 }
 
-impl<'b, P> Iterator for Sorted<'b, P> {
-    type Item = (&'b [u8], Option<&'b [u8]>);
+impl<'c> Iterator for Sorted<'c> {
+    type Item = (&'c [u8], Option<&'c [u8]>);
 
     fn next(&mut self) -> Option<Self::Item> {
         if !self.is_sorted {
@@ -198,23 +178,9 @@ impl<'b, P> Iterator for Sorted<'b, P> {
                 continue;
             }
             self.last = Some(place);
-            let change = place.of(self.batches);
-            return Some((key_of(change), value_of(change)));
+            let entry = place.of(self.chunk);
+            return Some((self.chunk.key(entry), self.chunk.value(entry)));
         }
-    }
-}
-
-fn key_of(change: &Change) -> &[u8] {
-    match change {
-        Change::Put { key, .. } | Change::Delete { key, .. } => key,
-        _ => &[],
-    }
-}
-
-fn value_of(change: &Change) -> Option<&[u8]> {
-    match change {
-        Change::Put { value, .. } => Some(value),
-        _ => None,
     }
 }
 
@@ -228,19 +194,30 @@ fn prefix(key: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use siltstone::{Change, ChangeBatch};
+
     use super::*;
+    use crate::scan::lend_all;
 
     fn put(keyspace: &str, key: &str, value: &str) -> Change {
         Change::Put { keyspace: keyspace.into(), key: key.into(), value: value.into() }
     }
 
-    /// What comes of batches, keyspace after keyspace, with ranges of the same one joined.
+    /// What comes of batches, keyspace after keyspace, with ranges of the same one joined; how many ranges there were.
     fn sorted(batches: &[Vec<Change>], split_changes: usize, ways: usize) -> (Vec<String>, usize) {
-        let batches: Vec<((), ChangeBatch)> =
-            (1..).zip(batches).map(|(n, changes)| ((), ChangeBatch::new(100 * n, changes.clone()).unwrap())).collect();
+        let mut chunk = Chunk::default();
+        for (n, changes) in (1..).zip(batches) {
+            let batch = ChangeBatch::new(100 * n, changes.clone()).unwrap();
+            let numbers = lend_all(&batch, &mut |change| chunk.push(change));
+            chunk.end_batch(numbers, None);
+        }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let parts = sort(&batches, split_changes, ways);
+        let mut parts = sort(&chunk, split_changes, ways);
         let count = parts.len();
+        // Stable: the ranges of one keyspace stay in their order.
+        parts.sort_by(|(a, _), (b, _)| a.cmp(b));
         let line = |name: &KeyspaceName, (key, value): (&[u8], Option<&[u8]>)| {
             format!("{name} {:?} {:?}", text(key), value.map(text))
         };
@@ -279,8 +256,8 @@ mod tests {
             .collect();
         let mut expected = BTreeMap::new();
         for change in batches.iter().flatten() {
-            let (key, value) = (key_of(change), value_of(change).map(String::from_utf8_lossy));
-            expected.insert((change.keyspace().clone(), key.to_vec()), format!("{value:?}"));
+            let Change::Put { keyspace, key, value } = change else { unreachable!("there are only puts") };
+            expected.insert((keyspace.clone(), key.to_vec()), format!("{:?}", Some(String::from_utf8_lossy(value))));
         }
         let expected: Vec<String> = expected
             .into_iter()

@@ -6,6 +6,7 @@ mod chunk;
 #[cfg(feature = "snapshot")]
 mod from_snapshot;
 mod progress;
+mod read_ahead;
 mod undo;
 
 use std::io;
@@ -16,8 +17,8 @@ use std::sync::atomic::AtomicBool;
 use siltstone::fs::{FileSystem, OsFileSystem};
 use siltstone::{Clock, Db, Durability, KeyspaceOptions, Options, SystemClock, WriteBatch};
 
-use self::chunk::Until;
 pub use self::progress::Progress;
+use self::read_ahead::Until;
 use crate::applier::Applier;
 use crate::error::{Error, Result};
 use crate::position::Position;
@@ -261,7 +262,9 @@ impl<S: Source> Restore<S> {
             let reason = format!("it goes up to sequence number {here}, and so is ahead of {target}");
             return Err(Error::Stale { directory: self.directory.clone(), reason });
         }
-        let is_there = *target == position || self.until == Until::Seqno(here);
+        // A restore that was interrupted may be ahead of its position, which only numbers can tell.
+        let is_at_position = here == 0 || self.until != Until::Position(position.clone()) || !is_restoring(&db);
+        let is_there = self.until == Until::Seqno(here) || (*target == position && is_at_position);
         let (position, is_met) =
             if is_there { (position, true) } else { self.apply_from(&db, position, newest.clone())? };
         if !is_met {
@@ -315,7 +318,7 @@ impl<S: Source> Restore<S> {
 
     /// Marks an empty database as being restored; where an interrupted restore had got.
     fn begin(&self, db: &Db) -> Result<Option<Position>> {
-        if db.metadata(RESTORING).is_some() {
+        if is_restoring(db) {
             return db.metadata(SOURCE_POSITION).map(Position::from_bytes).transpose();
         }
         if self.reuse
@@ -347,6 +350,11 @@ impl<S: Source> Restore<S> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether a restore was begun and did not end.
+fn is_restoring(db: &Db) -> bool {
+    db.metadata(RESTORING).is_some()
 }
 
 /// Notes how far the log is applied.

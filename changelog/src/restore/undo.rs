@@ -53,7 +53,8 @@ fn read(batches: Batches, after_seqno: SeqNo) -> Result<Later> {
         for change in batch.changes() {
             match change {
                 Change::Put { keyspace, key, .. } | Change::Delete { keyspace, key } => {
-                    later.keys.insert((keyspace.clone(), key.clone()));
+                    // A copy, as there may be many: the key shares the memory of all that was read with it.
+                    later.keys.insert((keyspace.clone(), Slice::copy_from_slice(key)));
                 }
                 other => drop(later.dropped.insert(other.keyspace().clone())),
             }

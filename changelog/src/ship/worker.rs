@@ -37,18 +37,15 @@ pub(super) struct Worker {
 #[derive(Default)]
 struct Round {
     batches: Vec<ChangeBatch>,
+    /// Of keys and values.
+    user_bytes: u64,
+    /// In memory.
     bytes: u64,
     /// The log was read to its end, and the database's last number before that.
     caught_up: Option<SeqNo>,
     /// How many calls of `flush` had asked when the round began, and what they need.
     asked: u64,
     target_seqno: SeqNo,
-}
-
-impl Round {
-    fn user_bytes(&self) -> u64 {
-        self.batches.iter().map(ChangeBatch::user_bytes).sum()
-    }
 }
 
 /// Why the thread ends.
@@ -166,7 +163,9 @@ impl Worker {
                 return Ok(false);
             };
             round.caught_up = None;
-            round.bytes += batch.user_bytes() + CHANGE_BYTES * batch.changes().len() as u64;
+            let user_bytes = batch.user_bytes();
+            round.user_bytes += user_bytes;
+            round.bytes += user_bytes + CHANGE_BYTES * batch.changes().len() as u64;
             round.batches.push(batch);
         }
         Ok(true)
@@ -191,7 +190,7 @@ impl Worker {
         for batch in &round.batches {
             self.retry(|sink| sink.append(batch))?;
         }
-        let (batches, bytes) = (round.batches.len() as u64, round.user_bytes());
+        let (batches, bytes) = (round.batches.len() as u64, round.user_bytes);
         figures::sent(&self.options.cursor, batches, bytes);
         self.shared.update(|progress| {
             progress.status.sent_batches += batches;
@@ -209,7 +208,7 @@ impl Worker {
         let last = round.batches.last().map_or(acknowledged, ChangeBatch::last_seqno);
         let entry = position_entry(&self.options.cursor);
         self.db.set_change_cursor_with(&self.options.cursor, last + 1, &[(&entry, position.as_bytes())])?;
-        let (batches, bytes) = (round.batches.len() as u64, round.user_bytes());
+        let (batches, bytes) = (round.batches.len() as u64, round.user_bytes);
         figures::acknowledged(&self.options.cursor, batches, bytes, self.db.last_seqno().saturating_sub(last));
         self.shared.update(|progress| {
             let status = &mut progress.status;
