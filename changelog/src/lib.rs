@@ -30,6 +30,7 @@ pub mod codec;
 pub mod store;
 
 mod applier;
+mod background;
 mod error;
 mod figures;
 mod file;

@@ -11,6 +11,7 @@ use super::compact::{Compaction, remove_oldest, sealed_segments};
 use super::options::FileSinkOptions;
 use super::owner::Owner;
 use super::plan::{expired, is_due, plan};
+use crate::background::give_way;
 use crate::error::{Error, Result};
 
 /// What was done with a log's sealed segments since its sink was opened.
@@ -57,6 +58,9 @@ struct Shared {
     state: Mutex<State>,
     woken: Condvar,
 }
+
+/// How much everybody else goes before the compaction of the log, as `nice` counts it: nobody waits for it.
+const NICENESS: i32 = 10;
 
 #[derive(Debug, Default)]
 struct State {
@@ -150,6 +154,7 @@ impl Drop for Running<'_> {
 impl Shared {
     fn run(&self) {
         let _running = Running(self);
+        give_way(NICENESS);
         while self.wait() {
             let done = self.compact(|due| due).and_then(|_| self.remove_expired());
             let mut state = self.state.lock();

@@ -39,7 +39,7 @@ impl Default for FileSinkOptions {
         FileSinkOptions {
             segment_bytes: 64 << 20,
             compaction: true,
-            min_dirty_bytes: 64 << 20,
+            min_dirty_bytes: 256 << 20,
             min_dirty_ratio: 0.5,
             min_compaction_lag: Duration::ZERO,
             delete_retention: Duration::from_secs(24 * 3600),
@@ -73,7 +73,8 @@ impl FileSinkOptions {
         self
     }
 
-    /// How much has to be sealed and not compacted yet before it is, in bytes. Default 64 MiB.
+    /// How much has to be sealed and not compacted yet before it is, in bytes: so much more than the state a restore may have
+    /// to read, and so much less often everything is read and written. Default 256 MiB.
     pub fn min_dirty_bytes(mut self, bytes: u64) -> Self {
         self.min_dirty_bytes = bytes;
         self

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use siltstone::{Db, Durability, WriteBatch};
 
-use super::chunk::Until;
+use super::read_ahead::Until;
 use super::{RESTORING, Restore, SOURCE_POSITION};
 use crate::error::{Error, Result};
 use crate::position::Position;

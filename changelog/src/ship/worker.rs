@@ -10,6 +10,7 @@ use super::options::ShipOptions;
 use super::shared::{Shared, State};
 use super::shipper::Ended;
 use super::start::position_entry;
+use crate::background::give_way;
 use crate::error::{Error, Result};
 use crate::figures;
 use crate::position::Position;
@@ -18,6 +19,9 @@ use crate::sink::Sink;
 
 /// How long the thread waits for changes before it looks whether somebody asks for something.
 const POLL: Duration = Duration::from_millis(20);
+
+/// How much callers' threads go before this one, as `nice` counts it: as they do before flushes and compactions.
+const NICENESS: i32 = 5;
 
 /// What a change takes in memory beside its key and value, in bytes: two slices of five words, a name, and their
 /// allocations.
@@ -88,6 +92,7 @@ impl Worker {
 
     pub(super) fn run(mut self) {
         let _ended = Ended(self.shared.clone());
+        give_way(NICENESS);
         let end = loop {
             if let Err(end) = self.round() {
                 break end;
