@@ -223,14 +223,16 @@ fn a_reader_follows_a_writer_over_segments() {
 }
 
 #[test]
-fn a_newer_format_says_so() {
+fn a_newer_format_says_so_and_those_before_the_first_release_do() {
     let fs = written(1, 1 << 20);
     let path = &segments(&fs)[0];
     let mut bytes = fs.read(path).unwrap();
-    bytes[8] = 3;
-    fs.write(path, &bytes).unwrap();
-    assert!(matches!(read_all(&file_source(&fs)), Err(Error::UnsupportedVersion { .. })));
-    assert!(matches!(file_sink(&fs, 1 << 20), Err(Error::UnsupportedVersion { .. })));
+    for version in [1, 2, 4] {
+        bytes[8] = version;
+        fs.write(path, &bytes).unwrap();
+        assert!(matches!(read_all(&file_source(&fs)), Err(Error::UnsupportedVersion { .. })), "{version}");
+        assert!(matches!(file_sink(&fs, 1 << 20), Err(Error::UnsupportedVersion { .. })), "{version}");
+    }
 }
 
 /// Found by fuzzing: a whole log could not be read from its beginning.

@@ -74,14 +74,14 @@ pub struct ChangeBatch {
 enum Held {
     One(Change),
     /// None or several.
-    Some(Arc<[Change]>),
+    Many(Arc<[Change]>),
 }
 
 impl Held {
     fn as_slice(&self) -> &[Change] {
         match self {
             Held::One(change) => std::slice::from_ref(change),
-            Held::Some(changes) => changes,
+            Held::Many(changes) => changes,
         }
     }
 }
@@ -104,7 +104,7 @@ impl ChangeBatch {
             Some(only) if changes.is_empty() => Held::One(only),
             last => {
                 changes.extend(last);
-                Held::Some(changes.into())
+                Held::Many(changes.into())
             }
         };
         ChangeBatch::checked(first_seqno, changes)

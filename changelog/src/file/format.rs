@@ -10,7 +10,7 @@ use siltstone::SeqNo;
 use crate::error::{Error, Result};
 
 /// The newest format this release reads, and the one it writes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const MAGIC: [u8; 8] = *b"siltlog\0";
 
@@ -96,7 +96,7 @@ impl SegmentHeader {
         }
         let version = u32_at(bytes, 8);
         // The version first: another format may put its checksum elsewhere.
-        if version > VERSION || version == 1 {
+        if version > VERSION || (1..VERSION).contains(&version) {
             let reason = format!("format version {version}, where this release reads version {VERSION}");
             return Err(Error::UnsupportedVersion { file: file.to_owned(), reason });
         }

@@ -29,8 +29,9 @@ const LINE_BYTES: usize = 64;
 pub(super) fn apply(applier: &mut Applier, db: &Db, chunk: &Chunk) -> Result<()> {
     applier.check_whole(db, chunk.first_seqno())?;
     chunk.keyspaces().iter().try_for_each(|name| applier.open_keyspace(db, name))?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    db.apply_sorted(sort(chunk, SPLIT_CHANGES, threads), chunk.last_seqno())?;
+    // While one waits for storage at the end of a range, others go on.
+    let ways = std::thread::available_parallelism().map_or(1, |processors| 2 * processors.get());
+    db.apply_sorted(sort(chunk, SPLIT_CHANGES, ways), chunk.last_seqno())?;
     // Behind the data: what is applied again after a crash in between is in already, by its numbers.
     chunk.end.as_ref().map_or(Ok(()), |position| note_position(db, position))
 }

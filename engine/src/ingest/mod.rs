@@ -132,9 +132,10 @@ where
     (parts, outcome)
 }
 
-/// What `run` makes of each of `work`, in its order, by as many threads as there are processors.
+/// What `run` makes of each of `work`, in its order, by one more thread than there are processors: each of them waits for
+/// storage now and then.
 fn side_by_side<W: Send, R: Send>(work: Vec<W>, run: impl Fn(W) -> R + Sync) -> Vec<R> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(work.len());
+    let threads = std::thread::available_parallelism().map_or(1, |processors| processors.get() + 1).min(work.len());
     if threads < 2 {
         return work.into_iter().map(run).collect();
     }
