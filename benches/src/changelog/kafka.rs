@@ -53,11 +53,12 @@ impl Log {
         ])
     }
 
-    /// With the client library's own settings, but for what it sees of transactions.
+    /// With the client library's own settings, but for what it sees of transactions, and for the second for which it stops
+    /// fetching now and then.
     fn consume(&self, records: u64) -> Result<()> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.address).set("group.id", "bare").set("enable.auto.commit", "false");
-        config.set("isolation.level", "read_committed");
+        config.set("isolation.level", "read_committed").set("fetch.queue.backoff.ms", "10");
         let consumer: BaseConsumer = config.create().map_err(failed)?;
         let mut assignment = TopicPartitionList::new();
         let topic = self.options.keyspace_topic(&"ks".into()).map_err(failed)?;

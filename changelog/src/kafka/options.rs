@@ -171,9 +171,15 @@ impl KafkaOptions {
 
     pub(super) fn consumer_config(&self) -> ClientConfig {
         let mut config = self.client_config();
-        // So long the broker waits before it says that a partition ends here, and that is asked often.
-        if !self.client_settings.contains_key("fetch.wait.max.ms") {
-            config.set("fetch.wait.max.ms", "20");
+        let ours = [
+            // So long the broker waits before it says that a partition ends here, and that is asked often.
+            ("fetch.wait.max.ms", "20"),
+            // So long the library fetches nothing once it is enough ahead of who reads. The default is a second, in which
+            // most of what is ahead is read and applied.
+            ("fetch.queue.backoff.ms", "10"),
+        ];
+        for (name, value) in ours.into_iter().filter(|(name, _)| !self.client_settings.contains_key(*name)) {
+            config.set(name, value);
         }
         config
             // Nothing is committed in its name; the client library asks for one.
